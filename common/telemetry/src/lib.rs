@@ -1,1 +1,18 @@
-//! TODO
+//! Logging set-up, the one place where tasks are spawned, and what the running program is.
+//!
+//! - [`init`] installs the process's subscriber: text for people, JSON for machines, filtered by `R2O_LOG` or `RUST_LOG`.
+//! - [`spawn`] is the only door to `tokio::spawn`: a task has a name and a [`TaskKind`], and a panic is never lost.
+//! - [`Tap`] hands log lines on, so that a worker's lines can be read through the coordinator.
+//! - [`chain`] prints an error with its causes: a type's own `Display` never repeats its source.
+
+mod build;
+mod chain;
+mod log;
+mod tap;
+mod task;
+
+pub use build::{BuildInfo, build_info};
+pub use chain::{Chain, chain};
+pub use log::{InitError, LogFormat, LogOptions, init, init_with};
+pub use tap::{LogRecord, Tap};
+pub use task::{OnDrop, OnPanic, TaskEnd, TaskHandle, TaskKind, spawn, spawn_blocking, spawn_thread};
