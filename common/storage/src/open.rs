@@ -1,0 +1,123 @@
+//! From a URL to a [`Store`].
+
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::client::ClientConfigKey;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::http::HttpBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
+use url::Url;
+
+use crate::{StorageError, Store};
+
+/// A connection that is not there after this long is given up (and tried again, see [`retry`]).
+const CONNECT_TIMEOUT: &str = "5 seconds";
+/// One request, body included. Objects are at most some hundred MiB.
+const REQUEST_TIMEOUT: &str = "120 seconds";
+
+/// Opens the store that `url` names, and takes the URL's path as the root of all keys.
+///
+/// Understands `s3://bucket/prefix`, `gs://`, `az://`, `http(s)://`, `file:///folder`, `memory:///` (a fresh, empty store
+/// each time: for tests) and plain paths, relative ones from the current folder. Credentials, endpoints and the like come
+/// from the usual variables (`AWS_*`, `GOOGLE_*`, `AZURE_*`; `AWS_ENDPOINT` and `AWS_ALLOW_HTTP=true` for another S3
+/// server). Nothing is contacted and no folder is made before the first operation.
+///
+/// # Errors
+/// [`StorageError::InvalidUrl`] when the URL or the configuration of its client cannot be used.
+pub fn open(url: &str) -> Result<Store, StorageError> {
+    let refuse = |reason: String| StorageError::InvalidUrl { url: url.to_owned(), reason };
+    if url.trim().is_empty() {
+        return Err(refuse("it is empty".into()));
+    }
+    if !url.contains("://") {
+        return open_folder(FilePath::new(url)).map_err(refuse);
+    }
+    let parsed = Url::parse(url).map_err(|e| refuse(e.to_string()))?;
+    if parsed.scheme() == "file" {
+        let folder = parsed.to_file_path().map_err(|()| refuse("a file URL has three slashes: file:///folder".into()))?;
+        return open_folder(&folder).map_err(refuse);
+    }
+    let (scheme, root) = ObjectStoreScheme::parse(&parsed).map_err(|e| refuse(e.to_string()))?;
+    let inner = build(&scheme, &parsed).map_err(|e| refuse(e.to_string()))?;
+    Ok(Store::new(inner, root, url.trim_end_matches('/').to_owned(), None))
+}
+
+fn open_folder(folder: &FilePath) -> Result<Store, String> {
+    let absolute = std::path::absolute(folder).map_err(|e| e.to_string())?;
+    let root = Path::from_absolute_path(&absolute).map_err(|e| e.to_string())?;
+    let shown = Url::from_file_path(&absolute).map_err(|()| "it is not a path".to_owned())?;
+    // A put that returned is on the disk: the journal and the checkpoints promise what S3 promises.
+    let inner = LocalFileSystem::new().with_fsync(true);
+    Ok(Store::new(Arc::new(inner), root, shown.as_str().trim_end_matches('/').to_owned(), Some(absolute)))
+}
+
+/// An unreachable store is reported within about half a minute: connections are refused at once or given up after
+/// [`CONNECT_TIMEOUT`], a few times.
+fn retry() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(3),
+            base: 2.0,
+        },
+        max_retries: 4,
+        retry_timeout: Duration::from_secs(20),
+    }
+}
+
+fn build(scheme: &ObjectStoreScheme, url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
+    use ClientConfigKey::{ConnectTimeout, Timeout};
+    Ok(match scheme {
+        ObjectStoreScheme::Memory => Arc::new(InMemory::new()),
+        ObjectStoreScheme::AmazonS3 => {
+            let defaults = AmazonS3Builder::new()
+                .with_config(object_store::aws::AmazonS3ConfigKey::Client(ConnectTimeout), CONNECT_TIMEOUT)
+                .with_config(object_store::aws::AmazonS3ConfigKey::Client(Timeout), REQUEST_TIMEOUT);
+            let builder = environment("AWS_").fold(defaults, |builder, (key, value)| match key.parse() {
+                Ok(key) => builder.with_config(key, value),
+                Err(_) => builder,
+            });
+            Arc::new(builder.with_url(url.as_str()).with_retry(retry()).build()?)
+        }
+        ObjectStoreScheme::GoogleCloudStorage => {
+            let builder = GoogleCloudStorageBuilder::from_env().with_client_options(client()).with_retry(retry());
+            Arc::new(builder.with_url(url.as_str()).build()?)
+        }
+        ObjectStoreScheme::MicrosoftAzure => {
+            let defaults = MicrosoftAzureBuilder::new()
+                .with_config(object_store::azure::AzureConfigKey::Client(ConnectTimeout), CONNECT_TIMEOUT)
+                .with_config(object_store::azure::AzureConfigKey::Client(Timeout), REQUEST_TIMEOUT);
+            let builder = environment("AZURE_").fold(defaults, |builder, (key, value)| match key.parse() {
+                Ok(key) => builder.with_config(key, value),
+                Err(_) => builder,
+            });
+            Arc::new(builder.with_url(url.as_str()).with_retry(retry()).build()?)
+        }
+        _ => {
+            let host = &url[..url::Position::BeforePath];
+            let builder = HttpBuilder::new().with_url(host).with_client_options(client().with_allow_http(true));
+            Arc::new(builder.with_retry(retry()).build()?)
+        }
+    })
+}
+
+fn client() -> ClientOptions {
+    ClientOptions::new()
+        .with_config(ClientConfigKey::ConnectTimeout, CONNECT_TIMEOUT)
+        .with_config(ClientConfigKey::Timeout, REQUEST_TIMEOUT)
+}
+
+/// The variables that start with `prefix`, names in lower case, as the clients' configuration keys are spelt.
+fn environment(prefix: &'static str) -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(move |(key, value)| {
+        let (key, value) = (key.into_string().ok()?, value.into_string().ok()?);
+        key.starts_with(prefix).then(|| (key.to_ascii_lowercase(), value))
+    })
+}
