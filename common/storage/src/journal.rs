@@ -1,1 +1,183 @@
-//! x
+//! The coordinator's numbered records: the truth about every job.
+//!
+//! Record `n` is the object `journal/<n, 12 digits>.rec`, put only if absent. Of two coordinators that believe to lead,
+//! the one whose put loses learns it there and then ([`AppendError::LostLeadership`]) and must change nothing more. This,
+//! not the lease of [`crate::leader`], is what fences; the lease only keeps coordinators from trying.
+//!
+//! A record's text is one line (format, writer, BLAKE3 of the payload) followed by the payload.
+
+use futures::{StreamExt, TryStreamExt, stream};
+use uuid::Uuid;
+
+use crate::{Put, StorageError, Store};
+
+const PREFIX: &str = "journal";
+const MAGIC: &str = "r2o-journal-1";
+/// Records that are read at once when replaying.
+const IN_FLIGHT: usize = 16;
+
+/// Why the journal could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A record is not what was written.
+    #[error("journal record {url} is damaged: {reason}; restore it from a copy, nothing is started without it")]
+    Damaged {
+        /// The record.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A number between the first and the last record has no record.
+    #[error(
+        "journal under {url} lacks record {missing} although later ones exist; restore it, nothing is started without it"
+    )]
+    Gap {
+        /// The journal.
+        url: String,
+        /// The first number that is missing.
+        missing: u64,
+    },
+}
+
+/// Why a record was not appended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// Another coordinator wrote this record first: this one leads no more.
+    #[error(
+        "another coordinator wrote journal record {number} ({url}) first; this one leads no more and changes nothing"
+    )]
+    LostLeadership {
+        /// The number.
+        number: u64,
+        /// The record.
+        url: String,
+    },
+    /// The caller's number is not the next one.
+    #[error("journal record {number} is not the next one, {expected} is")]
+    OutOfOrder {
+        /// What was given.
+        number: u64,
+        /// What would be right.
+        expected: u64,
+    },
+    /// The store failed, and it is unknown whether the record exists. Appending the same record again is safe.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// The journal, open for appending by one coordinator.
+#[derive(Debug)]
+pub struct Journal {
+    store: Store,
+    writer: String,
+    next: u64,
+}
+
+impl Journal {
+    /// Reads all records in order (number, payload) and prepares to append the next one. Numbers start at 0 unless the
+    /// front was [trimmed](Self::trim).
+    ///
+    /// # Errors
+    /// When a record is damaged or missing, or the store fails.
+    pub async fn open(store: &Store) -> Result<(Self, Vec<(u64, Vec<u8>)>), JournalError> {
+        let store = store.clone();
+        let numbers = numbers(&store).await?;
+        if let Some(missing) = first_gap(&numbers) {
+            return Err(JournalError::Gap { url: store.url_of(PREFIX), missing });
+        }
+        let reads = stream::iter(numbers.iter().copied().map(|number| read(store.clone(), number)));
+        let records: Vec<(u64, Vec<u8>)> = reads.buffered(IN_FLIGHT).try_collect().await?;
+        let next = numbers.last().map_or(0, |last| last + 1);
+        Ok((Self { store, writer: Uuid::new_v4().simple().to_string(), next }, records))
+    }
+
+    /// The number that the next record must have.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Appends record `number`, which must be [`next`](Self::next). When it returns `Ok` the record is durable.
+    ///
+    /// # Errors
+    /// [`AppendError::LostLeadership`] when another coordinator was first. After [`AppendError::Storage`] the same append
+    /// may be tried again.
+    pub async fn append(&mut self, number: u64, payload: &[u8]) -> Result<(), AppendError> {
+        if number != self.next {
+            return Err(AppendError::OutOfOrder { number, expected: self.next });
+        }
+        let record = frame(&self.writer, payload);
+        let key = key(number);
+        // A put whose answer was lost is tried again and then finds itself; the writer's name in the record tells.
+        let ours = match self.store.put_if_absent(&key, record.clone()).await? {
+            Put::Created => true,
+            Put::Exists => self.store.get(&key).await? == record,
+        };
+        if !ours {
+            return Err(AppendError::LostLeadership { number, url: self.store.url_of(&key) });
+        }
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Deletes the records below `number`, oldest first, once a later record repeats what they said.
+    ///
+    /// # Errors
+    /// When the store fails; calling again goes on.
+    pub async fn trim(&self, number: u64) -> Result<(), JournalError> {
+        for old in numbers(&self.store).await?.into_iter().filter(|n| *n < number) {
+            self.store.delete(&key(old)).await?;
+        }
+        Ok(())
+    }
+}
+
+fn key(number: u64) -> String {
+    format!("{PREFIX}/{number:012}.rec")
+}
+
+async fn numbers(store: &Store) -> Result<Vec<u64>, StorageError> {
+    let found = store.list(PREFIX).await?;
+    let number = |key: &str| key.rsplit('/').next()?.strip_suffix(".rec")?.parse().ok();
+    Ok(found.iter().filter_map(|(key, _)| number(key)).collect())
+}
+
+fn first_gap(numbers: &[u64]) -> Option<u64> {
+    numbers.windows(2).find(|pair| pair[1] != pair[0] + 1).map(|pair| pair[0] + 1)
+}
+
+async fn read(store: Store, number: u64) -> Result<(u64, Vec<u8>), JournalError> {
+    let key = key(number);
+    let bytes = store.get(&key).await?;
+    let payload =
+        unframe(&bytes).map_err(|reason| JournalError::Damaged { url: store.url_of(&key), reason: reason.into() })?;
+    Ok((number, payload.to_vec()))
+}
+
+fn frame(writer: &str, payload: &[u8]) -> Vec<u8> {
+    let mut record = format!("{MAGIC} {writer} {}\n", blake3::hash(payload).to_hex()).into_bytes();
+    record.extend_from_slice(payload);
+    record
+}
+
+fn unframe(record: &[u8]) -> Result<&[u8], &'static str> {
+    let end = record.iter().position(|b| *b == b'\n').ok_or("it has no first line")?;
+    let (line, payload) = (&record[..end], &record[end + 1..]);
+    let line = std::str::from_utf8(line).map_err(|_| "its first line is not text")?;
+    let mut words = line.split(' ');
+    if words.next() != Some(MAGIC) {
+        return Err("its first line is not a journal's, or of another version");
+    }
+    let digest = words.nth(1).ok_or("its first line has no checksum")?;
+    if blake3::hash(payload).to_hex().as_str() != digest {
+        return Err("its content does not match its BLAKE3");
+    }
+    Ok(payload)
+}
+
+#[cfg(test)]
+mod tests;

@@ -41,7 +41,8 @@ pub fn open(url: &str) -> Result<Store, StorageError> {
     }
     let parsed = Url::parse(url).map_err(|e| refuse(e.to_string()))?;
     if parsed.scheme() == "file" {
-        let folder = parsed.to_file_path().map_err(|()| refuse("a file URL has three slashes: file:///folder".into()))?;
+        let folder =
+            parsed.to_file_path().map_err(|()| refuse("a file URL has three slashes: file:///folder".into()))?;
         return open_folder(&folder).map_err(refuse);
     }
     let (scheme, root) = ObjectStoreScheme::parse(&parsed).map_err(|e| refuse(e.to_string()))?;

@@ -64,14 +64,15 @@ impl Store {
     }
 
     fn path_unchecked(&self, key: &str) -> Path {
-        key.split('/').filter(|part| !part.is_empty()).fold(self.root.clone(), |path, part| path.join(PathPart::from(part)))
+        key.split('/')
+            .filter(|part| !part.is_empty())
+            .fold(self.root.clone(), |path, part| path.join(PathPart::from(part)))
     }
 
     /// Refuses keys that would leave the root or be renamed by the store's own escaping, so that what is listed is what was
     /// written.
     fn path(&self, key: &str) -> Result<Path, StorageError> {
-        let refuse =
-            |reason: String| StorageError::InvalidKey { url: self.url.clone(), key: key.to_owned(), reason };
+        let refuse = |reason: String| StorageError::InvalidKey { url: self.url.clone(), key: key.to_owned(), reason };
         if key.is_empty() {
             return Err(refuse("it is empty".into()));
         }
