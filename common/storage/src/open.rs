@@ -1,6 +1,6 @@
 //! From a URL to a [`Store`].
 
-use std::path::Path as FilePath;
+use std::path::{Component, Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,12 +51,24 @@ pub fn open(url: &str) -> Result<Store, StorageError> {
 }
 
 fn open_folder(folder: &FilePath) -> Result<Store, String> {
-    let absolute = std::path::absolute(folder).map_err(|e| e.to_string())?;
+    let absolute = resolve_dots(&std::path::absolute(folder).map_err(|e| e.to_string())?);
     let root = Path::from_absolute_path(&absolute).map_err(|e| e.to_string())?;
     let shown = Url::from_file_path(&absolute).map_err(|()| "it is not a path".to_owned())?;
     // A put that returned is on the disk: the journal and the checkpoints promise what S3 promises.
     let inner = LocalFileSystem::new().with_fsync(true);
     Ok(Store::new(Arc::new(inner), root, shown.as_str().trim_end_matches('/').to_owned(), Some(absolute)))
+}
+
+/// Takes `..` out of an absolute path. The folder need not exist yet, so symbolic links are not followed.
+fn resolve_dots(path: &FilePath) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut resolved, part| {
+        if part == Component::ParentDir {
+            _ = resolved.pop()
+        } else {
+            resolved.push(part)
+        }
+        resolved
+    })
 }
 
 /// An unreachable store is reported within about half a minute: connections are refused at once or given up after

@@ -1,1 +1,129 @@
-//! Tests.
+//! The journal on a temporary folder, with one writer and with two.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::open;
+
+fn memory() -> Store {
+    open("memory:///").unwrap()
+}
+
+#[tokio::test]
+async fn records_replay_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path().to_str().unwrap()).unwrap();
+    let (mut journal, replay) = Journal::open(&store).await.unwrap();
+    assert!(replay.is_empty());
+    for number in 0..40 {
+        journal.append(number, format!("record {number}\n").as_bytes()).await.unwrap();
+    }
+    journal.append(40, b"").await.unwrap();
+    let (mut journal, replay) = Journal::open(&store).await.unwrap();
+    assert_eq!(journal.next(), 41);
+    assert_eq!(replay.iter().map(|(n, _)| *n).collect::<Vec<_>>(), (0..41).collect::<Vec<_>>());
+    assert_eq!(replay[7].1, b"record 7\n");
+    journal.trim(30).await.unwrap();
+    journal.append(41, b"more").await.unwrap();
+    let (journal, replay) = Journal::open(&store).await.unwrap();
+    assert_eq!((journal.next(), replay[0].0, replay.len()), (42, 30, 12));
+}
+
+#[tokio::test]
+async fn the_second_writer_of_a_number_lost_its_place() {
+    let store = memory();
+    let (mut old, _) = Journal::open(&store).await.unwrap();
+    old.append(0, b"a").await.unwrap();
+    let (mut new, replay) = Journal::open(&store).await.unwrap();
+    assert_eq!(replay, [(0, b"a".to_vec())]);
+    new.append(1, b"b").await.unwrap();
+    let lost = old.append(1, b"b").await.unwrap_err();
+    assert!(matches!(lost, AppendError::LostLeadership { number: 1, .. }), "equal content is no excuse: {lost:?}");
+    assert_eq!(old.next(), 1);
+    new.append(2, b"c").await.unwrap();
+    assert!(matches!(new.append(2, b"c").await, Err(AppendError::OutOfOrder { number: 2, expected: 3 })));
+}
+
+#[tokio::test]
+async fn a_put_that_was_done_twice_is_ones_own() {
+    let store = memory();
+    let (mut journal, _) = Journal::open(&store).await.unwrap();
+    // The put reached the store, its answer did not reach us.
+    store.put(&key(0), frame(&journal.writer, b"a")).await.unwrap();
+    journal.append(0, b"a").await.unwrap();
+    assert_eq!(journal.next(), 1);
+}
+
+#[tokio::test]
+async fn damage_and_gaps_are_named() {
+    let store = memory();
+    let (mut journal, _) = Journal::open(&store).await.unwrap();
+    for number in 0..4 {
+        journal.append(number, b"payload").await.unwrap();
+    }
+    let mut bytes = store.get(&key(2)).await.unwrap().to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    store.put(&key(2), bytes).await.unwrap();
+    let error = Journal::open(&store).await.unwrap_err().to_string();
+    assert!(error.contains("journal/000000000002.rec") && error.contains("damaged"), "{error}");
+    store.delete(&key(2)).await.unwrap();
+    let error = Journal::open(&store).await.unwrap_err();
+    assert!(matches!(error, JournalError::Gap { missing: 2, .. }), "{error:?}");
+}
+
+#[test]
+fn racing_coordinators_never_both_append() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path().to_str().unwrap()).unwrap();
+    let threads: Vec<_> = (0..4)
+        .map(|me: u8| {
+            let store = store.clone();
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                runtime.block_on(async {
+                    let mut mine = Vec::new();
+                    while let Ok((mut journal, replay)) = Journal::open(&store).await {
+                        if replay.len() >= 60 {
+                            break;
+                        }
+                        // Leads until it loses, as a coordinator does.
+                        for _ in 0..5 {
+                            let number = journal.next();
+                            match journal.append(number, &[me]).await {
+                                Ok(()) => mine.push(number),
+                                Err(AppendError::LostLeadership { .. }) => break,
+                                Err(e) => panic!("{e}"),
+                            }
+                        }
+                    }
+                    (me, mine)
+                })
+            })
+        })
+        .collect();
+    let claimed: Vec<(u8, Vec<u64>)> = threads.into_iter().map(|t| t.join().unwrap()).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (_, replay) = runtime.block_on(Journal::open(&store)).unwrap();
+    for (me, numbers) in &claimed {
+        for number in numbers {
+            assert_eq!(replay[*number as usize].1, [*me]);
+        }
+    }
+    assert_eq!(claimed.iter().map(|(_, n)| n.len()).sum::<usize>(), replay.len());
+}
+
+proptest! {
+    #[test]
+    fn any_payload_survives_and_any_change_is_seen(payload in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+        let mut record = frame("writer", &payload);
+        prop_assert_eq!(unframe(&record).unwrap(), &payload[..]);
+        let at = at.index(record.len());
+        record[at] ^= 1 << bit;
+        // A change in the writer's name is harmless to the payload.
+        if let Ok(read) = unframe(&record) {
+            prop_assert_eq!(read, &payload[..]);
+        }
+        record.truncate(at);
+        prop_assert!(unframe(&record).map_or(true, |read| read == &payload[..] && at == record.len()));
+    }
+}

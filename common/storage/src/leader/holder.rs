@@ -63,7 +63,7 @@ fn machine() -> Option<String> {
 
 /// Field 22 of `/proc/PID/stat` (proc(5)), counted after the parenthesised name, which may hold spaces. A zombie has
 /// ended: it does nothing any more.
-fn started(pid: u32) -> Option<String> {
+pub(super) fn started(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
