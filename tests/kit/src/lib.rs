@@ -1,1 +1,18 @@
-//! TODO
+//! What the process tests share: real programs on free loopback ports, conditions to wait for, the photographs packed.
+//!
+//! Nothing here waits by the clock: [`wait_until`] asks again until a condition holds or its deadline passes. Every
+//! process runs in its own group, which is killed when its handle is dropped.
+
+mod binary;
+mod fixture;
+mod fleet;
+mod process;
+mod skip;
+mod wait;
+
+pub use binary::{binary, repository, run};
+pub use fixture::{packed_photos, photos};
+pub use fleet::{Coordinator, Fleet, Worker, WorkerOptions};
+pub use process::{Process, Signal, free_port};
+pub use skip::{not_run, python};
+pub use wait::wait_until;

@@ -1,0 +1,144 @@
+//! One program under test: started in its own process group, its output kept in a file.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, kill_process_group};
+
+use crate::{binary, wait_until};
+
+pub use rustix::process::Signal;
+
+/// A running program. Dropping it kills its whole process group.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    group: Pid,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts one of our programs. Standard output and error go to `FOLDER/NAME.log`; `environment` is added to the
+    /// test's own.
+    pub fn start<S: AsRef<OsStr>>(
+        program: &str,
+        name: &str,
+        folder: &Path,
+        arguments: impl IntoIterator<Item = S>,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        let path = binary(program)?;
+        let log = folder.join(format!("{name}.log"));
+        let output = File::options().create(true).append(true).open(&log)?;
+        let child = Command::new(&path)
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stderr(output.try_clone()?)
+            .stdout(output)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {}", path.display()))?;
+        let group = Pid::from_child(&child);
+        Ok(Self { name: name.to_owned(), child, group, log })
+    }
+
+    /// The name that it was started under.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The operating system's number for it.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything that it has printed.
+    pub fn log(&self) -> String {
+        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// The last `lines` lines that it has printed.
+    pub fn log_tail(&self, lines: usize) -> String {
+        let log = self.log();
+        let all: Vec<&str> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// Sends a signal to the whole group: [`Signal::TERM`], [`Signal::KILL`], [`Signal::STOP`], [`Signal::CONT`], ...
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process_group(self.group, signal).with_context(|| format!("cannot signal {}", self.name))
+    }
+
+    /// Kills it at once and waits until it is gone.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::KILL)?;
+        self.child.wait().with_context(|| format!("cannot wait for {}", self.name))
+    }
+
+    /// Its status when it has ended.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().with_context(|| format!("cannot wait for {}", self.name))
+    }
+
+    /// Fails, with the last lines of its log, when it has ended.
+    pub fn must_run(&mut self) -> Result<()> {
+        if let Some(status) = self.ended()? {
+            bail!("{} ended ({status}):\n{}", self.name, self.log_tail(30));
+        }
+        Ok(())
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// Errors: the deadline passes first; the error shows the last lines of its log.
+    pub async fn wait_end(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        let what = format!("{} ends", self.name);
+        let tail = self.log.clone();
+        let this = std::cell::RefCell::new(self);
+        wait_until(&what, deadline, || async { this.borrow_mut().ended() })
+            .await
+            .with_context(|| format!("its log is {}", tail.display()))
+    }
+
+    /// Waits until its log contains `text`.
+    ///
+    /// Errors: the deadline passes, or it ends, before that.
+    pub async fn wait_log(&mut self, text: &str, deadline: Duration) -> Result<()> {
+        let what = format!("{} logs `{text}`", self.name);
+        let this = std::cell::RefCell::new(self);
+        wait_until(&what, deadline, || async {
+            if this.borrow().log().contains(text) {
+                return Ok(Some(()));
+            }
+            this.borrow_mut().must_run()?;
+            Ok(None)
+        })
+        .await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // The group may be gone already, and nobody is left to tell.
+        let _ = kill_process_group(self.group, Signal::KILL);
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- last lines of {} ({}):\n{}", self.name, self.log.display(), self.log_tail(40));
+        }
+    }
+}
+
+/// A loopback port that was free a moment ago. Prefer port 0 and an address file where a program offers that.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0)).context("no free loopback port")?.local_addr()?.port())
+}
