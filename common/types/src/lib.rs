@@ -1,1 +1,21 @@
-//! TODO
+//! What every part of R2O agrees on: the job, the schedules, the order of an epoch, and who computes which lanes.
+//!
+//! Nothing here does IO, reads a clock or draws a random number that is not a function of its key.
+
+pub mod deal;
+pub mod digest;
+pub mod job;
+pub mod plan;
+pub mod random;
+pub mod schedule;
+
+pub use deal::deal_lanes;
+pub use digest::sample_digest;
+pub use job::{
+    Backbone, BatchSpec, CheckpointEvery, CheckpointKeep, CheckpointSpec, Curriculum, CurriculumStep, DataSpec, Device,
+    FleetSpec, JobSpec, MaskPrediction, Metadata, MethodSpec, ModelSpec, Objective, OptimizerKind, OptimizerSpec,
+    Precision, PredictorSpec, Prior, ProjectorSpec, SpecError, SpecErrors, TargetMomentum, TrainJob,
+};
+pub use plan::{ChunkRef, EpochPlan, PlanError, steps_per_epoch};
+pub use random::Keyed;
+pub use schedule::{Clock, K_MAX, Schedule, k_at};
