@@ -1,3 +1,55 @@
-//! TODO
+//! The project's own commands: `cargo xtask setup | check | test | demo | bench | schema`.
 
-fn main() {}
+mod bench;
+mod check;
+mod demo;
+mod repo;
+mod schema;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Commands that keep R2O's repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the CPU libtorch folder that the torch crates build against (a no-op when it is there).
+    Setup(setup::Arguments),
+    /// Format, lints, dependency arrows, tidy rules, licences and advisories; changes nothing.
+    Check(check::Arguments),
+    /// Build and run all tests, or those whose name contains FILTER.
+    Test(test::Arguments),
+    /// Train on the photographs under tests/fixtures with a coordinator and workers on this machine.
+    Demo(demo::Arguments),
+    /// Print the speed of our code beside the Python reference's, as ratios measured in one run.
+    Bench(bench::Arguments),
+    /// Write the JSON schema of job.yaml anew.
+    Schema,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Setup(arguments) => setup::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Schema => schema::write(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

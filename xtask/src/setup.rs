@@ -1,0 +1,53 @@
+//! Set-up: the folders in the user's cache that the repository builds and tests with.
+//!
+//! Each folder's name ends in a hash of the recipe that it was made by, so a changed recipe makes a new one and leaves
+//! the old alone. A folder is made under another name and renamed when whole: an interrupted set-up leaves nothing that
+//! a later one would take for finished.
+
+mod cuda;
+mod folder;
+mod libtorch;
+mod pip;
+mod python;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+/// What to set up. Without options: libtorch.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Also make the Python environment that the parity tests and benchmarks compare with (a 3 GB download).
+    #[arg(long)]
+    python: bool,
+    /// Also fetch the headers that the `cuda` feature is compiled against.
+    #[arg(long)]
+    cuda: bool,
+}
+
+/// Makes what is asked for and missing, and says where it is.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    libtorch::ensure()?;
+    if arguments.python {
+        println!("Python with the reference packages: {}", python::ensure()?.display());
+    }
+    if arguments.cuda {
+        println!("CUDA headers: {}", cuda::ensure()?.display());
+    }
+    Ok(())
+}
+
+/// Makes `.libtorch` when there is none.
+pub(crate) fn libtorch() -> Result<()> {
+    libtorch::ensure()
+}
+
+/// The Python with the reference packages: `R2O_PYTHON`, or the one that `setup --python` made.
+pub(crate) fn python() -> Option<PathBuf> {
+    python::existing()
+}
+
+/// The folder of CUDA headers, when `setup --cuda` made it.
+pub(crate) fn cuda() -> Option<PathBuf> {
+    cuda::existing()
+}

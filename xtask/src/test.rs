@@ -1,0 +1,130 @@
+//! `cargo xtask test`: set up, build, run every test, and close with what was not run and why.
+
+mod outcome;
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{repo, setup};
+use outcome::Outcome;
+
+/// Which tests, and how strictly.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+    /// A test that cannot run for want of something fails (also by R2O_REQUIRE_ALL=1).
+    #[arg(long)]
+    all: bool,
+    /// Only crates that build without libtorch, and no set-up.
+    #[arg(long)]
+    no_torch: bool,
+}
+
+/// Crates that need libtorch, and the tests that start their programs.
+const TORCH: &[&str] = &["r2o-libtorch", "r2o-aten", "r2o-c10d", "r2o-engine", "r2o-worker", "r2o-e2e"];
+
+/// Runs the tests. Fails when one fails, when none matched, or when one was not run though all must be.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let all = arguments.all || env::var("R2O_REQUIRE_ALL").is_ok_and(|value| value == "1");
+    let mut selection = vec!["--workspace"];
+    if arguments.no_torch {
+        selection.extend(TORCH.iter().flat_map(|name| ["--exclude", name]));
+    } else {
+        setup::libtorch()?;
+    }
+    // The process tests start programs of other packages, which cargo does not build for them.
+    let mut build = prepared("build", all);
+    repo::run(build.args(&selection).args(["--bins", "--tests", "--examples", "--keep-going"]))?;
+    let mut outcome = if has_nextest() {
+        nextest(prepared("nextest", all), &selection, arguments.filter.as_deref())?
+    } else {
+        println!("cargo-nextest is not installed: running the tests by `cargo test`");
+        libtest(prepared("test", all), &["--tests"], &selection, arguments.filter.as_deref())?
+    };
+    if arguments.filter.is_none() {
+        // Nextest runs no examples of the documents.
+        outcome.add(libtest(prepared("test", all), &["--doc"], &selection, None)?);
+    }
+    close(&outcome, all)
+}
+
+/// A cargo command with the environment that tests see.
+fn prepared(subcommand: &str, all: bool) -> Command {
+    let mut command = repo::cargo();
+    command.arg(subcommand);
+    if all {
+        command.env("R2O_REQUIRE_ALL", "1");
+    }
+    if let Some(python) = setup::python() {
+        command.env("R2O_PYTHON", python);
+    }
+    command
+}
+
+fn has_nextest() -> bool {
+    repo::output(repo::cargo().args(["nextest", "--version"])).is_ok_and(|output| output.status.success())
+}
+
+fn nextest(mut command: Command, selection: &[&str], filter: Option<&str>) -> Result<Outcome> {
+    let report = repo::programs("nextest/default/junit.xml");
+    let _ = fs::remove_file(&report);
+    command.arg("run").args(selection).args(["--no-tests", "pass"]).args(filter);
+    println!("$ {}", repo::shown(&command));
+    let status = command.status().context("cannot run `cargo nextest`")?;
+    let text = fs::read_to_string(&report)
+        .with_context(|| format!("nextest ended ({status}) without {}: see its message above", report.display()))?;
+    let mut outcome = Outcome::of_junit(&text);
+    // What nextest calls a failure without naming a test (such as a build that failed) is one all the same.
+    if !status.success() && outcome.failed == 0 {
+        outcome.failed = 1;
+    }
+    Ok(outcome)
+}
+
+/// Runs `cargo test`, showing its output as it comes.
+fn libtest(mut command: Command, kind: &[&str], selection: &[&str], filter: Option<&str>) -> Result<Outcome> {
+    command.args(selection).args(kind).arg("--no-fail-fast").args(filter).args(["--", "--show-output"]);
+    println!("$ {}", repo::shown(&command));
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run `cargo test`")?;
+    let mut outcome = Outcome::default();
+    for line in BufReader::new(child.stdout.take().context("cargo has no output")?).lines() {
+        let line = line?;
+        // A crate without tests of this kind says so in four lines that nobody needs.
+        if !["", "running 0 tests"].contains(&line.as_str()) && !line.starts_with("test result: ok. 0 passed") {
+            println!("{line}");
+        }
+        outcome.read_libtest(&line);
+    }
+    let status = child.wait()?;
+    if !status.success() && outcome.failed == 0 {
+        outcome.failed = 1;
+    }
+    Ok(outcome)
+}
+
+/// Prints the closing list and decides.
+fn close(outcome: &Outcome, all: bool) -> Result<()> {
+    println!();
+    for (needs, tests) in &outcome.not_run {
+        println!("not run: {needs}: {}", tests.iter().map(String::as_str).collect::<Vec<_>>().join(", "));
+    }
+    let not_run = outcome.not_run.values().map(std::collections::BTreeSet::len).sum::<usize>();
+    let passed = outcome.passed.saturating_sub(not_run);
+    println!("{passed} passed, {} failed, {not_run} skipped", outcome.failed);
+    if outcome.failed > 0 {
+        bail!("{} tests failed", outcome.failed);
+    }
+    if passed == 0 {
+        bail!("no test ran");
+    }
+    if all && not_run > 0 {
+        bail!("{not_run} tests were not run, and all must be");
+    }
+    Ok(())
+}
