@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_parser = clap::value_parser!(u64).range(2..))]
     epochs: Option<u64>,
     /// Worker processes.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=16))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=4))]
     workers: u64,
     /// Folder for the data, the run and its results. What an earlier demo left there is replaced.
     #[arg(long, default_value = "demo-out")]
@@ -99,14 +99,14 @@ impl Demo {
         self.start_fleet(arguments.workers)?;
 
         heading("training (logs: see the folder `logs` of the demo's)");
-        let job = self.job("demo", arguments.epochs)?;
+        let job = self.job("demo", arguments.epochs, arguments.workers)?;
         let trained = Instant::now();
         self.submit(&job)?;
         self.r2octl(["watch", "demo"], |command| command)?;
         println!("trained {} epochs in {:.0} s", job.spec.epochs, trained.elapsed().as_secs_f64());
 
         heading("stopping a second job half-way and resuming it from its checkpoint");
-        self.stop_and_resume()?;
+        self.stop_and_resume(arguments.workers)?;
 
         heading("results");
         self.results(&job)
@@ -137,14 +137,16 @@ impl Demo {
         Ok(())
     }
 
-    /// The demo's recipe under a name, with this run's data.
-    fn job(&self, name: &str, epochs: Option<u64>) -> Result<TrainJob> {
+    /// The demo's recipe under a name, with this run's data; it waits for all workers before its first step.
+    fn job(&self, name: &str, epochs: Option<u64>, workers: u64) -> Result<TrainJob> {
         let recipe = repo::root().join("deploy/jobs/demo.yaml");
         let text = fs::read_to_string(&recipe).with_context(|| format!("cannot read {}", recipe.display()))?;
         let mut value: serde_json::Value =
             serde_json::to_value(TrainJob::parse(&text).with_context(|| recipe.display().to_string())?)?;
         value["metadata"]["name"] = name.into();
         value["spec"]["data"]["url"] = format!("file://{}", self.out.join("data").display()).into();
+        value["spec"]["fleet"]["minWorkers"] = workers.into();
+        value["spec"]["fleet"]["maxWorkers"] = workers.into();
         if let Some(epochs) = epochs {
             let before = value["spec"]["epochs"].clone();
             value["spec"]["epochs"] = epochs.into();
@@ -162,8 +164,8 @@ impl Demo {
         self.r2octl(["submit", "-f"], |command| command.arg(&file))
     }
 
-    fn stop_and_resume(&mut self) -> Result<()> {
-        let job = self.job("demo-resume", Some(SHORT_EPOCHS))?;
+    fn stop_and_resume(&mut self, workers: u64) -> Result<()> {
+        let job = self.job("demo-resume", Some(SHORT_EPOCHS), workers)?;
         self.submit(&job)?;
         let half = self.processes.wait("a checkpoint of demo-resume", Duration::from_secs(600), || {
             let seen = self.ask("demo-resume")?;
@@ -184,25 +186,29 @@ impl Demo {
     }
 
     fn results(&mut self, job: &TrainJob) -> Result<()> {
-        let name = &job.metadata.name;
-        let backbone = self.out.join("results/backbone.safetensors");
-        self.r2octl(["export", name.as_str()], |command| command.arg("--out").arg(&backbone))?;
-        let run = self.out.join("state/jobs").join(name);
+        let name = job.metadata.name.as_str();
+        let results = self.out.join("results");
+        let (report, masks, backbone) =
+            (results.join("report.html"), results.join("masks.png"), results.join("backbone.safetensors"));
+        self.r2octl(["report", name], |command| command.arg("--out").arg(&report).arg("--figure").arg(&masks))?;
+        self.r2octl(["export", name], |command| command.arg("--out").arg(&backbone))?;
+        self.r2octl(["checkpoints", "verify", "demo-resume"], |command| command)?;
+        println!();
         for (what, path) in [
-            ("report", run.join("report.html")),
-            ("masks", run.join("masks.png")),
+            ("report", report),
+            ("masks", masks),
             ("backbone", backbone),
-            ("checkpoints", run.join("manifests")),
+            ("run", self.out.join("state/jobs").join(name)),
             ("logs", self.out.join("logs")),
         ] {
-            println!("{what:<12} {}{}", path.display(), if path.exists() { "" } else { "  (missing)" });
+            println!("{what:<10}{}", path.display());
         }
         Ok(())
     }
 
     fn client(&self) -> Command {
         let mut command = Command::new(repo::programs("debug").join("r2octl"));
-        command.env("R2O_SERVER", &self.server);
+        command.env("R2O_COORDINATOR", &self.server);
         command
     }
 
