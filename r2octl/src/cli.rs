@@ -1,0 +1,255 @@
+//! The arguments.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::error::EXIT_CODES;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Trains and looks after Region-to-Object pretraining jobs.
+#[derive(Debug, Parser)]
+#[command(name = "r2octl", version, styles = STYLES, after_help = EXIT_CODES, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Address of the coordinator
+    #[arg(long, global = true, env = "R2O_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    pub(crate) coordinator: String,
+
+    /// How to print results: table and wide for people, json and yaml for programs
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT", hide_possible_values = true)]
+    pub(crate) output: Format,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Submit a job
+    Submit(Submit),
+    /// List the jobs
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one job in a line, or whole as JSON or YAML
+    Get(Job),
+    /// Show all there is to say about a job, with its last events and its spec
+    Describe(Job),
+    /// Follow a job's progress until it ends
+    Watch(Watch),
+    /// Show what happened to a job
+    Events(Events),
+    /// Show what a job's workers logged
+    Logs(Logs),
+    /// Stop a job for good; its checkpoints stay
+    Cancel(Cancel),
+    /// Take a checkpoint of a running job now, and wait until it is committed
+    Checkpoint(Job),
+    /// List and verify checkpoints
+    #[command(subcommand)]
+    Checkpoints(Checkpoints),
+    /// Write the trained backbone as a safetensors file
+    Export(Export),
+    /// Write the HTML report of a run
+    Report(Report),
+    /// Pack and inspect data sets
+    #[command(subcommand)]
+    Data(Data),
+    /// List the workers
+    #[command(visible_alias = "workers")]
+    Fleet,
+    /// Print the JSON schema of job.yaml
+    Schema,
+    /// Print a completion script; for bash: source <(r2octl completion bash)
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the versions of this program and of what it can read
+    Version,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Job {
+    /// The job's name
+    pub(crate) job: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Submit {
+    /// The job's YAML or JSON file; `-` reads the standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Only have it checked by the coordinator
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Follow the job until it ends
+    #[arg(short, long, conflicts_with = "dry_run")]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// The job's name
+    pub(crate) job: String,
+    /// Without a terminal: at least so many seconds between two lines of the same epoch
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    pub(crate) interval: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// The job's name
+    pub(crate) job: String,
+    /// Go on with new ones as they happen
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The job's name
+    pub(crate) job: String,
+    /// Go on with new lines as they come
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only the last so many lines; 0 for all that are kept
+    #[arg(long, default_value_t = 0, value_name = "LINES")]
+    pub(crate) tail: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cancel {
+    /// The job's name
+    pub(crate) job: String,
+    /// Why, for the job's events
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Checkpoints {
+    /// List the checkpoints of a run
+    Ls {
+        /// A job, or the checkpoint URL of a run
+        #[arg(value_name = "JOB|URL")]
+        run: String,
+    },
+    /// Read every tensor of a checkpoint and check it against its BLAKE3
+    Verify {
+        /// A job, or the checkpoint URL of a run
+        #[arg(value_name = "JOB|URL")]
+        run: String,
+        /// The checkpoint after so many steps; otherwise all of them
+        #[arg(long)]
+        step: Option<u64>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// A job, or the checkpoint URL of a run
+    #[arg(value_name = "JOB|URL")]
+    pub(crate) run: String,
+    /// The checkpoint after so many steps; otherwise the newest that is whole
+    #[arg(long)]
+    pub(crate) step: Option<u64>,
+    /// The file to write, or a storage URL
+    #[arg(long, default_value = "backbone.safetensors", value_name = "FILE|URL")]
+    pub(crate) out: String,
+    /// Whose names the tensors get
+    #[arg(long, value_enum, default_value_t = Layout::Torchvision)]
+    pub(crate) format: Layout,
+    /// Which of the two networks
+    #[arg(long, value_enum, default_value_t = Network::Online)]
+    pub(crate) network: Network,
+}
+
+/// Whose names exported tensors get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Layout {
+    /// torchvision's, for `load_state_dict`; only `fc` is missing
+    Torchvision,
+    /// Detectron2's ResNet, `stem.conv1.norm.weight`
+    Detectron2,
+    /// MMSegmentation's and MMDetection's, torchvision's behind `backbone.`
+    Mmsegmentation,
+    /// Every tensor of the state under its own name, heads and momentum included
+    State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Network {
+    Online,
+    Target,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// A job, or the checkpoint URL of a run
+    #[arg(value_name = "JOB|URL")]
+    pub(crate) run: String,
+    /// The file to write, or a storage URL; `-` writes to the standard output
+    #[arg(long, default_value = "report.html", value_name = "FILE|URL")]
+    pub(crate) out: String,
+    /// Also write the figure of masks over the epochs as a PNG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) figure: Option<PathBuf>,
+    /// Images in that figure
+    #[arg(long, default_value_t = 4, value_name = "N", requires = "figure")]
+    pub(crate) figure_images: usize,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Data {
+    /// Turn a folder tree, a list file or WebDataset tars into shards with an index and superpixels
+    Pack(Pack),
+    /// Show and verify a packed data set
+    Inspect {
+        /// Where it lies
+        url: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pack {
+    /// A folder (one level of sub-folders gives labels), a .txt list of files, or WebDataset tars
+    #[arg(value_name = "SRC")]
+    pub(crate) source: String,
+    /// Where to write the data set
+    #[arg(long, value_name = "URL")]
+    pub(crate) out: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_names_every_command_and_exit_code() {
+        let help = Cli::command().render_help().to_string();
+        insta::assert_snapshot!(help, @"");
+    }
+}
