@@ -132,7 +132,8 @@ impl Core {
     }
 
     fn on_assigned(&mut self, assignment: Assignment, commands: &mut Vec<Command>) {
-        if !self.connected || self.membership.as_ref().is_some_and(|m| m.assignment.generation >= assignment.generation) {
+        if !self.connected || self.membership.as_ref().is_some_and(|m| m.assignment.generation >= assignment.generation)
+        {
             return;
         }
         self.leave(commands);

@@ -50,10 +50,7 @@ fn forms_then_computes_in_order() {
     core.handle(Event::CheckpointAsked { generation: 1, step: 1 });
     core.handle(Event::Granted { generation: 1, ticket: ticket(1) });
     assert_eq!(core.handle(Event::WorkDone { generation: 1 }), [Command::CopyOut { generation: 1, step: 1 }]);
-    assert_eq!(
-        core.handle(Event::WorkDone { generation: 1 }),
-        [Command::Compute { generation: 1, ticket: ticket(1) }]
-    );
+    assert_eq!(core.handle(Event::WorkDone { generation: 1 }), [Command::Compute { generation: 1, ticket: ticket(1) }]);
 }
 
 #[test]
@@ -71,11 +68,7 @@ fn a_newer_generation_aborts_the_step_in_flight() {
     core.handle(Event::Granted { generation: 1, ticket: ticket(0) });
     assert_eq!(
         core.handle(Event::Assigned(assignment(2))),
-        [
-            Command::Abort { generation: 1 },
-            Command::Discard { generation: 1 },
-            Command::Form(assignment(2)),
-        ]
+        [Command::Abort { generation: 1 }, Command::Discard { generation: 1 }, Command::Form(assignment(2)),]
     );
     assert!(core.handle(Event::WorkDone { generation: 1 }).is_empty(), "the aborted step leaves no trace");
 }
@@ -84,7 +77,10 @@ fn a_newer_generation_aborts_the_step_in_flight() {
 fn a_skipped_step_is_refused() {
     let mut core = trained();
     let commands = core.handle(Event::Granted { generation: 1, ticket: ticket(3) });
-    assert!(matches!(commands[..], [Command::Abort { .. }, Command::SendFailure { failure: Failure::Collective(_), .. }]));
+    assert!(matches!(
+        commands[..],
+        [Command::Abort { .. }, Command::SendFailure { failure: Failure::Collective(_), .. }]
+    ));
     assert_eq!(core.phase(), Phase::Failed);
 }
 

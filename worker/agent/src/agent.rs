@@ -1,0 +1,185 @@
+//! The shell around the worker's core: it moves events in and carries commands out.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context, Result};
+use r2o_proto::v1::worker_message::Kind;
+use r2o_proto::v1::{Goodbye, Hello, LogLine, Ready};
+use r2o_telemetry::{LogFormat, LogOptions};
+use r2o_worker_core::{Command, Core, Event, ExitReason};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
+
+use crate::cli::{DeviceChoice, RunOptions};
+use crate::session::{self, Outbox};
+use crate::trainer::{self, Task, Trainer};
+use crate::{logs, wire};
+
+const EXIT_REFUSED: u8 = 3;
+const EXIT_FORCED: u8 = 4;
+
+/// Runs a worker until it is drained or refused.
+pub(crate) fn run(options: RunOptions) -> ExitCode {
+    let (tap, lines) = logs::forward();
+    let format = if options.log_json { LogFormat::Json } else { LogFormat::Text };
+    let served = r2o_telemetry::init_with(&LogOptions { format, filter: None }, Some(tap))
+        .context("cannot set up logging")
+        .and_then(|()| {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            runtime.context("cannot start the runtime")
+        })
+        .and_then(|runtime| runtime.block_on(serve(options, lines)));
+    match served {
+        Ok(ExitReason::Drained) => ExitCode::SUCCESS,
+        Ok(ExitReason::Forced) => ExitCode::from(EXIT_FORCED),
+        Ok(ExitReason::Refused(reason)) => {
+            eprintln!("r2o-worker: the coordinator refused this worker: {reason}");
+            ExitCode::from(EXIT_REFUSED)
+        }
+        Err(error) => {
+            eprintln!("r2o-worker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything that the loop below owns.
+struct Agent {
+    core: Core,
+    channel: Channel,
+    hello: Hello,
+    events: mpsc::UnboundedSender<Event>,
+    outboxes: mpsc::UnboundedSender<Outbox>,
+    outbox: Option<Outbox>,
+    trainer: Trainer,
+    /// Whose lines the log shows: the job of the newest assignment.
+    job: String,
+}
+
+async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Result<ExitReason> {
+    let device = trainer::device(options.device)?;
+    let threads = options.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+    let hello = Hello {
+        worker: options.name.clone().unwrap_or_else(default_name),
+        incarnation: uuid::Uuid::new_v4().to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        device: device.to_string(),
+        address: options.advertise.clone(),
+        threads: u32::try_from(threads).unwrap_or(u32::MAX),
+    };
+    let channel = session::channel(&options.coordinator)?;
+    let (events, mut event_queue) = mpsc::unbounded_channel();
+    let (outboxes, mut outbox_queue) = mpsc::unbounded_channel();
+    let settings = trainer::Settings {
+        device,
+        threads,
+        loader_threads: options.loader_threads.unwrap_or(threads),
+        collective_timeout: std::time::Duration::from_secs(options.collective_timeout),
+        audit: options.audit,
+        advertise: options.advertise,
+        channel: channel.clone(),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let mut agent = Agent {
+        core: Core::new(),
+        channel,
+        hello,
+        trainer: Trainer::start(settings, events.clone())?,
+        events,
+        outboxes,
+        outbox: None,
+        job: String::new(),
+    };
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tracing::info!(worker = agent.hello.worker, device = agent.hello.device, threads, "worker started");
+    agent.connect();
+    loop {
+        // An outbox comes before the Connected event that belongs to it, hence the fixed order.
+        let event = tokio::select! {
+            biased;
+            Some(outbox) = outbox_queue.recv() => { agent.outbox = Some(outbox); continue; }
+            _ = terminate.recv() => Event::Drain,
+            _ = interrupt.recv() => Event::Drain,
+            Some(event) = event_queue.recv() => event,
+            Some(line) = lines.recv(), if agent.outbox.is_some() => {
+                let job = agent.job.clone();
+                agent.send(Kind::LogLine(LogLine { job, ..line }));
+                continue;
+            }
+        };
+        for command in agent.core.handle(event) {
+            if let Some(reason) = agent.carry_out(command) {
+                return Ok(reason);
+            }
+        }
+    }
+}
+
+impl Agent {
+    fn connect(&mut self) {
+        self.outbox = None;
+        session::open(self.channel.clone(), self.hello.clone(), self.events.clone(), self.outboxes.clone());
+    }
+
+    fn send(&self, kind: Kind) {
+        if let Some(outbox) = &self.outbox {
+            outbox.send(wire::message(kind));
+        }
+    }
+
+    /// Carries one command out; a reason means that the process ends.
+    fn carry_out(&mut self, command: Command) -> Option<ExitReason> {
+        match command {
+            Command::Form(assignment) => {
+                tracing::info!(
+                    job = assignment.job,
+                    generation = assignment.generation,
+                    rank = assignment.rank,
+                    world = assignment.members.len(),
+                    step = assignment.step,
+                    "joining a generation"
+                );
+                assignment.job.clone_into(&mut self.job);
+                if let Some(outbox) = &self.outbox {
+                    self.trainer.submit(Task::Form { assignment: Arc::new(assignment), outbox: outbox.clone() });
+                }
+            }
+            Command::Compute { generation, ticket } => self.trainer.submit(Task::Compute { generation, ticket }),
+            Command::CopyOut { generation, step } => self.trainer.submit(Task::CopyOut { generation, step }),
+            Command::SendReady { job, generation, step } => self.send(Kind::Ready(Ready { job, generation, step })),
+            Command::SendFailure { job, generation, step, failure } => {
+                tracing::error!(job, generation, step, "{failure:?}");
+                if let Some(outbox) = &self.outbox {
+                    outbox.send(wire::failure(job, generation, step, failure));
+                }
+            }
+            Command::Abort { generation } => self.trainer.abort(generation),
+            Command::Discard { generation } => self.trainer.submit(Task::Discard { generation }),
+            Command::Reconnect => self.connect(),
+            Command::Exit(reason) => {
+                self.send(Kind::Goodbye(Goodbye { reason: format!("{reason:?}") }));
+                return Some(reason);
+            }
+        }
+        None
+    }
+}
+
+fn default_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "worker".to_owned());
+    format!("{}-{}", host.trim(), std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_device_is_named_as_pytorch_names_it() {
+        assert_eq!(trainer::device(DeviceChoice::Cpu).unwrap().to_string(), "cpu");
+    }
+}

@@ -1,0 +1,130 @@
+//! The stream to the coordinator: connects, says hello, keeps the lease alive, and turns messages into events.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use r2o_proto::v1::coordinator_message::Kind as From;
+use r2o_proto::v1::fleet_client::FleetClient;
+use r2o_proto::v1::worker_message::Kind;
+use r2o_proto::v1::{Heartbeat, Hello, WorkerMessage};
+use r2o_telemetry::TaskKind;
+use r2o_worker_core::Event;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::wire;
+
+/// An assignment carries a whole job and its members.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+const RETRY: Duration = Duration::from_millis(300);
+
+/// A channel that connects when it is first used and again whenever it broke.
+///
+/// # Errors
+/// When `url` is not an http or https URL.
+pub(crate) fn channel(url: &str) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .with_context(|| format!("--coordinator {url}: not a URL; write it like http://host:7070"))?;
+    Ok(endpoint
+        .connect_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true)
+        .connect_lazy())
+}
+
+/// The sending half of the current stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Outbox(mpsc::UnboundedSender<WorkerMessage>);
+
+impl Outbox {
+    /// Queues a message. A message for a broken stream is dropped: the coordinator has given this worker up by then.
+    pub(crate) fn send(&self, message: WorkerMessage) {
+        let _dropped_when_broken = self.0.send(message);
+    }
+}
+
+/// Connects in the background until it works, then feeds `events` until the stream ends with [`Event::Disconnected`].
+/// The outbox is handed over before [`Event::Connected`] is sent.
+pub(crate) fn open(
+    channel: Channel,
+    hello: Hello,
+    events: mpsc::UnboundedSender<Event>,
+    outboxes: mpsc::UnboundedSender<Outbox>,
+) {
+    let _runs_on = r2o_telemetry::spawn("session", TaskKind::Work, async move {
+        let mut retry = tokio::time::interval(RETRY);
+        retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut said = false;
+        loop {
+            retry.tick().await;
+            match run(channel.clone(), hello.clone(), &events, &outboxes).await {
+                Ok(Served::Yes) => break,
+                Ok(Served::No) => {}
+                Err(error) if !said => {
+                    tracing::warn!("cannot reach the coordinator, trying again: {error:#}");
+                    said = true;
+                }
+                Err(_) => {}
+            }
+        }
+        let _agent_is_gone = events.send(Event::Disconnected);
+    });
+}
+
+/// Whether the coordinator accepted the session before the stream ended.
+enum Served {
+    Yes,
+    No,
+}
+
+async fn run(
+    channel: Channel,
+    hello: Hello,
+    events: &mpsc::UnboundedSender<Event>,
+    outboxes: &mpsc::UnboundedSender<Outbox>,
+) -> Result<Served> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    sender.send(wire::message(Kind::Hello(hello))).context("the stream closed before the first message")?;
+    let mut client = FleetClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let mut incoming = client.session(UnboundedReceiverStream::new(receiver)).await?.into_inner();
+
+    let Some(first) = incoming.message().await? else { return Ok(Served::No) };
+    let heartbeat = match &first.kind {
+        Some(From::Welcome(w)) => Duration::from_millis(u64::from(w.heartbeat_ms.max(10))),
+        Some(From::Refused(r)) => {
+            let _agent_is_gone = events.send(Event::Refused(r.reason.clone()));
+            return Ok(Served::No);
+        }
+        _ => bail!("the coordinator's first message is neither a welcome nor a refusal: is it of another version?"),
+    };
+    let _agent_is_gone = outboxes.send(Outbox(sender.clone()));
+    let _agent_is_gone = events.send(Event::Connected);
+
+    let mut beat = tokio::time::interval(heartbeat);
+    loop {
+        tokio::select! {
+            _ = beat.tick() => {
+                if sender.send(wire::message(Kind::Heartbeat(Heartbeat {}))).is_err() {
+                    return Ok(Served::Yes);
+                }
+            }
+            message = incoming.message() => match message {
+                Ok(Some(message)) => {
+                    if let Some(event) = wire::event(message)
+                        && events.send(event).is_err()
+                    {
+                        return Ok(Served::Yes);
+                    }
+                }
+                Ok(None) => return Ok(Served::Yes),
+                Err(status) => {
+                    tracing::warn!(code = ?status.code(), "the stream to the coordinator broke: {}", status.message());
+                    return Ok(Served::Yes);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The thread that computes. It owns engine, process group and loader, and does one task after another; only
+//! [`Trainer::abort`] reaches into it from outside.
+
+mod form;
+mod running;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use crossbeam_channel::{Receiver, Sender};
+use r2o_c10d::ProcessGroup;
+use r2o_engine::host::Device;
+use r2o_telemetry::TaskKind;
+use r2o_worker_core::{Assignment, Event, Failure, Ticket};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedSender;
+use tonic::transport::Channel;
+
+use crate::cli::DeviceChoice;
+use crate::session::Outbox;
+use running::Running;
+
+/// What does not change while the process lives.
+pub(crate) struct Settings {
+    /// Where to compute.
+    pub(crate) device: Device,
+    /// Threads for computing on a CPU.
+    pub(crate) threads: usize,
+    /// Threads for decoding.
+    pub(crate) loader_threads: usize,
+    /// After this a collective counts as hung.
+    pub(crate) collective_timeout: Duration,
+    /// Hash pixels and masks.
+    pub(crate) audit: bool,
+    /// Address of the data plane.
+    pub(crate) advertise: String,
+    /// To the coordinator.
+    pub(crate) channel: Channel,
+    /// For storage and rendezvous calls from the computing thread.
+    pub(crate) runtime: Handle,
+}
+
+/// Work for the thread.
+pub(crate) enum Task {
+    /// Build everything for a generation.
+    Form {
+        /// Membership.
+        assignment: Arc<Assignment>,
+        /// The stream on which to report.
+        outbox: Outbox,
+    },
+    /// One step.
+    Compute {
+        /// Generation of the ticket.
+        generation: u64,
+        /// The ticket.
+        ticket: Ticket,
+    },
+    /// Copy the state out and upload a share of it.
+    CopyOut {
+        /// Generation of the request.
+        generation: u64,
+        /// Committed steps of the state.
+        step: u64,
+    },
+    /// Forget a generation.
+    Discard {
+        /// Which.
+        generation: u64,
+    },
+}
+
+impl Task {
+    fn generation(&self) -> u64 {
+        match self {
+            Self::Form { assignment, .. } => assignment.generation,
+            Self::Compute { generation, .. } | Self::CopyOut { generation, .. } | Self::Discard { generation } => {
+                *generation
+            }
+        }
+    }
+}
+
+/// The newest aborted generation and the group that may be waiting inside a collective.
+#[derive(Default)]
+struct Fence {
+    aborted: AtomicU64,
+    group: Mutex<Option<(u64, ProcessGroup)>>,
+}
+
+impl Fence {
+    /// Makes the group known to [`Trainer::abort`]; a group of an aborted generation is aborted at once.
+    fn publish(&self, generation: u64, group: ProcessGroup) {
+        let mut slot = self.group.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_aborted(generation) {
+            group.abort();
+        }
+        *slot = Some((generation, group));
+    }
+
+    fn withdraw(&self) {
+        *self.group.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn is_aborted(&self, generation: u64) -> bool {
+        self.aborted.load(Ordering::Acquire) >= generation
+    }
+}
+
+/// Handle of the computing thread.
+pub(crate) struct Trainer {
+    tasks: Sender<Task>,
+    fence: Arc<Fence>,
+}
+
+impl Trainer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub(crate) fn start(settings: Settings, events: UnboundedSender<Event>) -> Result<Self> {
+        let (tasks, queue) = crossbeam_channel::unbounded();
+        let fence = Arc::new(Fence::default());
+        let body = Body { settings, fence: Arc::clone(&fence), events, running: None };
+        let _runs_as_long_as_the_process =
+            r2o_telemetry::spawn_thread("trainer", TaskKind::Service, move || body.serve(&queue))
+                .context("cannot start the computing thread")?;
+        Ok(Self { tasks, fence })
+    }
+
+    /// Queues a task.
+    pub(crate) fn submit(&self, task: Task) {
+        let _thread_ended_with_the_process = self.tasks.send(task);
+    }
+
+    /// Wakes the thread when it waits for peers of `generation`, and makes it skip what is queued of it.
+    pub(crate) fn abort(&self, generation: u64) {
+        let slot = self.fence.group.lock().unwrap_or_else(PoisonError::into_inner);
+        self.fence.aborted.fetch_max(generation, Ordering::AcqRel);
+        if let Some((current, group)) = slot.as_ref()
+            && *current <= generation
+        {
+            group.abort();
+        }
+    }
+}
+
+/// The device that the flag asks for.
+///
+/// # Errors
+/// When a GPU is asked for and there is none.
+pub(crate) fn device(choice: DeviceChoice) -> Result<Device> {
+    Ok(match choice {
+        DeviceChoice::Cpu => Device::cpu(),
+        DeviceChoice::Auto => Device::cuda().unwrap_or_else(Device::cpu),
+        DeviceChoice::Cuda => match Device::cuda() {
+            Some(device) => device,
+            None => bail!("--device cuda: libtorch sees no GPU; check the driver and that this build has CUDA"),
+        },
+    })
+}
+
+struct Body {
+    settings: Settings,
+    fence: Arc<Fence>,
+    events: UnboundedSender<Event>,
+    running: Option<Running>,
+}
+
+impl Body {
+    fn serve(mut self, queue: &Receiver<Task>) {
+        for task in queue {
+            let generation = task.generation();
+            if matches!(task, Task::Discard { .. }) {
+                self.discard(generation);
+                continue;
+            }
+            if self.fence.is_aborted(generation) {
+                continue;
+            }
+            let step = self.running.as_ref().map_or(0, Running::step);
+            // A panic here would leave the coordinator waiting for a report that never comes.
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.perform(task)));
+            let event = match outcome {
+                Ok(Ok(event)) => event,
+                Ok(Err(failure)) => Event::WorkFailed { generation, step, failure },
+                Err(panic) => {
+                    let reason = panic
+                        .downcast_ref::<String>()
+                        .cloned()
+                        .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+                        .unwrap_or_else(|| "of unknown kind".to_owned());
+                    let failure = Failure::Job(format!("the computing thread panicked: {reason}"));
+                    Event::WorkFailed { generation, step, failure }
+                }
+            };
+            let _agent_is_gone = self.events.send(event);
+        }
+    }
+
+    fn perform(&mut self, task: Task) -> Result<Event, Failure> {
+        match task {
+            Task::Form { assignment, outbox } => {
+                self.running = None;
+                let generation = assignment.generation;
+                let running = form::form(&self.settings, &self.fence, assignment, outbox)?;
+                let step = running.step();
+                self.running = Some(running);
+                Ok(Event::Formed { generation, step })
+            }
+            Task::Compute { generation, ticket } => {
+                self.current(generation)?.compute(ticket)?;
+                Ok(Event::WorkDone { generation })
+            }
+            Task::CopyOut { generation, step } => {
+                self.current(generation)?.copy_out(step)?;
+                Ok(Event::WorkDone { generation })
+            }
+            Task::Discard { generation } => {
+                self.discard(generation);
+                Ok(Event::WorkDone { generation })
+            }
+        }
+    }
+
+    fn current(&mut self, generation: u64) -> Result<&mut Running, Failure> {
+        self.running
+            .as_mut()
+            .filter(|r| r.generation() == generation)
+            .ok_or_else(|| Failure::Collective(format!("generation {generation} is not formed on this worker")))
+    }
+
+    fn discard(&mut self, generation: u64) {
+        if self.running.as_ref().is_some_and(|r| r.generation() <= generation) {
+            self.running = None;
+            self.fence.withdraw();
+        }
+    }
+}
+
+/// A job failure with the whole chain of causes in its text.
+fn job_failure(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::Job(format!("{:#}", error.into()))
+}
+
+/// A collective failure with the whole chain of causes in its text.
+fn collective_failure(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::Collective(format!("{:#}", error.into()))
+}
