@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
     /// Only the rules that need no compiler: arrows, tidy, links, recipes, schema, licences, advisories.
     #[arg(long)]
     quick: bool,
+    /// Only whether the feature `cuda` compiles and links; needs no GPU.
+    #[arg(long, conflicts_with = "quick")]
+    cuda: bool,
 }
 
 /// One broken rule, with where and what to do.
@@ -39,6 +42,9 @@ impl Violation {
 
 /// Runs every rule, prints all violations, and fails when there is one.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.cuda {
+        return cuda();
+    }
     let mut failed = Vec::new();
     let files = text::tracked()?;
     let metadata = metadata::load()?;
@@ -75,6 +81,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         bail!("check failed: {}", failed.join(", "));
     }
     println!("check passed");
+    Ok(())
+}
+
+/// Builds the program that uses the feature `cuda`, against headers and libraries alone.
+fn cuda() -> Result<()> {
+    setup::libtorch()?;
+    let root = setup::cuda()?;
+    let mut build = repo::cargo();
+    build.env("R2O_CUDA_ROOT", root).args(["build", "--package", "r2o-worker", "--features", "cuda"]);
+    repo::run(&mut build)?;
+    println!("the feature `cuda` compiles and links");
     Ok(())
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     /// Also make the Python environment that the parity tests and benchmarks compare with (a 3 GB download).
     #[arg(long)]
     python: bool,
-    /// Also fetch the headers that the `cuda` feature is compiled against.
+    /// Also fetch what the `cuda` feature is compiled and linked against (a 740 MB download); no GPU is needed.
     #[arg(long)]
     cuda: bool,
 }
@@ -47,7 +47,7 @@ pub(crate) fn python() -> Option<PathBuf> {
     python::existing()
 }
 
-/// The folder of CUDA headers, when `setup --cuda` made it.
-pub(crate) fn cuda() -> Option<PathBuf> {
-    cuda::existing()
+/// The folder that the feature `cuda` builds against, made when it is missing.
+pub(crate) fn cuda() -> Result<PathBuf> {
+    cuda::ensure()
 }

