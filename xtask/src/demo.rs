@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
 }
 
 /// Epochs of the job that is stopped and resumed.
-const SHORT_EPOCHS: u64 = 4;
+const SHORT_EPOCHS: u64 = 6;
 
 /// Marks a folder as the demo's own, so that no other is ever emptied.
 const MARK: &str = ".r2o-demo";
@@ -173,7 +173,10 @@ impl Demo {
             Ok((step > 0).then_some(step))
         })?;
         self.r2octl(["cancel", "demo-resume"], |command| command)?;
-        println!("stopped; the newest checkpoint was taken after step {half}");
+        self.processes.wait("demo-resume stops", Duration::from_secs(60), || {
+            Ok((self.ask("demo-resume")?["state"] == "Cancelled").then_some(()))
+        })?;
+        println!("stopped; there is a checkpoint after step {half}");
         self.submit(&job)?;
         self.r2octl(["watch", "demo-resume"], |command| command)
     }
@@ -213,9 +216,9 @@ impl Demo {
     }
 
     /// Runs r2octl in sight, and ends it when the user interrupts or a process dies.
-    fn r2octl<'a, const N: usize>(
+    fn r2octl<const N: usize>(
         &mut self,
-        words: [&'a str; N],
+        words: [&str; N],
         more: impl FnOnce(&mut Command) -> &mut Command,
     ) -> Result<()> {
         let mut command = self.client();
