@@ -47,7 +47,8 @@ pub fn open(url: &str) -> Result<Store, StorageError> {
     }
     let (scheme, root) = ObjectStoreScheme::parse(&parsed).map_err(|e| refuse(e.to_string()))?;
     let inner = build(&scheme, &parsed).map_err(|e| refuse(e.to_string()))?;
-    Ok(Store::new(inner, root, url.trim_end_matches('/').to_owned(), None))
+    let shown = if scheme == ObjectStoreScheme::Memory { "memory://" } else { url.trim_end_matches('/') };
+    Ok(Store::new(inner, root, shown.to_owned(), None))
 }
 
 fn open_folder(folder: &FilePath) -> Result<Store, String> {
