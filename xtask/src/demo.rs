@@ -45,8 +45,8 @@ const MARK: &str = ".r2o-demo";
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
     setup::libtorch()?;
-    let mut build = repo::cargo();
-    repo::run(build.args(["build", "--package", "r2octl", "--package", "r2o-coordinator", "--package", "r2o-worker"]))?;
+    // The whole workspace, so that the tests find what the demo built.
+    repo::run(repo::cargo().args(["build", "--workspace", "--bins"]))?;
     let built = start.elapsed();
 
     let out = prepare(&arguments.out)?;

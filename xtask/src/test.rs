@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
     /// Only crates that build without libtorch, and no set-up.
     #[arg(long)]
     no_torch: bool,
+    /// Only these packages.
+    #[arg(short, long)]
+    package: Vec<String>,
 }
 
 /// Crates that need libtorch, and the tests that start their programs.
@@ -32,7 +35,10 @@ const TORCH: &[&str] = &["r2o-libtorch", "r2o-aten", "r2o-c10d", "r2o-engine", "
 /// Runs the tests. Fails when one fails, when none matched, or when one was not run though all must be.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let all = arguments.all || env::var("R2O_REQUIRE_ALL").is_ok_and(|value| value == "1");
-    let mut selection = vec!["--workspace"];
+    let mut selection: Vec<&str> = arguments.package.iter().flat_map(|name| ["--package", name]).collect();
+    if selection.is_empty() {
+        selection.push("--workspace");
+    }
     if arguments.no_torch {
         selection.extend(TORCH.iter().flat_map(|name| ["--exclude", name]));
     } else {
@@ -96,7 +102,9 @@ fn libtest(mut command: Command, kind: &[&str], selection: &[&str], filter: Opti
     for line in BufReader::new(child.stdout.take().context("cargo has no output")?).lines() {
         let line = line?;
         // A crate without tests of this kind says so in four lines that nobody needs.
-        if !["", "running 0 tests"].contains(&line.as_str()) && !line.starts_with("test result: ok. 0 passed") {
+        if !["", "running 0 tests", "successes:"].contains(&line.as_str())
+            && !line.starts_with("test result: ok. 0 passed")
+        {
             println!("{line}");
         }
         outcome.read_libtest(&line);

@@ -58,6 +58,14 @@ mod tests {
     }
 
     #[test]
+    fn every_recipe_of_the_repository_is_a_job() {
+        let files = crate::check::text::tracked().unwrap();
+        let recipes = files.iter().filter(|file| file.path.starts_with("deploy/jobs/") && file.is("yaml")).count();
+        assert!(recipes >= 19, "{recipes} recipes");
+        assert_eq!(check(&files), []);
+    }
+
+    #[test]
     fn an_example_in_a_page_is_read() {
         let page = TextFile::planted("a.md", &format!("text\n```yaml\n{}```\n", JOB.replace("url", "uri")));
         let found = check(&[page]);
