@@ -1,0 +1,2 @@
+// ProcessGroupGloo.hpp includes this header and needs nothing of it.
+#pragma once

@@ -1,0 +1,113 @@
+// Process groups over Gloo, and the collectives that do not depend on the backend.
+
+#include "shim.h"
+
+#include <ATen/ops/empty_like.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using c10d::ProcessGroupGloo;
+using Device = std::shared_ptr<gloo::transport::Device>;
+using Millis = std::chrono::milliseconds;
+
+// Gloo's workers per group: one may carry a gradient bucket while another serves a batch norm.
+constexpr int kThreads = 3;
+
+void wait(const c10::intrusive_ptr<c10d::Work>& work) {
+  if (work) work->wait();
+}
+
+// Collectives move raw memory, so views with gaps travel as a dense copy.
+template <class F>
+void on_dense(at::Tensor& tensor, F&& body) {
+  c10::NoGradGuard no_grad;
+  at::Tensor plain = tensor.detach();
+  if (plain.is_non_overlapping_and_dense()) {
+    body(plain);
+    return;
+  }
+  at::Tensor dense = plain.contiguous();
+  body(dense);
+  plain.copy_(dense);
+}
+
+}  // namespace
+
+extern "C" {
+
+char* r2o_gloo_device(const char* address, bool is_interface, void** out) {
+  return r2o::guarded([&] {
+    auto device = is_interface ? ProcessGroupGloo::createDeviceForInterface(address)
+                               : ProcessGroupGloo::createDeviceForHostname(address);
+    *out = new Device(std::move(device));
+  });
+}
+
+void r2o_gloo_device_drop(void* device) { delete static_cast<Device*>(device); }
+
+char* r2o_gloo_group(void* store, void* device, int rank, int world, int64_t timeout_ms, r2o::Group** out) {
+  return r2o::guarded([&] {
+    auto rendezvous = r2o::make_store(store, timeout_ms);
+    auto options = ProcessGroupGloo::Options::create(Millis(timeout_ms));
+    options->devices.push_back(*static_cast<Device*>(device));
+    options->threads = kThreads;
+    auto backend = c10::make_intrusive<ProcessGroupGloo>(rendezvous, rank, world, options);
+    auto group = c10::make_intrusive<c10d::ProcessGroup>(rendezvous, rank, world);
+    group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, backend);
+    group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
+    *out = new r2o::Group{std::move(group), std::move(backend)};
+  });
+}
+
+void r2o_group_drop(r2o::Group* group) { delete group; }
+
+char* r2o_group_all_reduce(r2o::Group* group, at::Tensor* tensor) {
+  return r2o::guarded([&] {
+    on_dense(*tensor, [&](at::Tensor& dense) {
+      std::vector<at::Tensor> tensors{dense};
+      wait(group->backend->allreduce(tensors));
+    });
+  });
+}
+
+char* r2o_group_broadcast(r2o::Group* group, at::Tensor* tensor, int root) {
+  return r2o::guarded([&] {
+    on_dense(*tensor, [&](at::Tensor& dense) {
+      std::vector<at::Tensor> tensors{dense};
+      c10d::BroadcastOptions options;
+      options.rootRank = root;
+      wait(group->backend->broadcast(tensors, options));
+    });
+  });
+}
+
+char* r2o_group_all_gather(r2o::Group* group, const at::Tensor* tensor, at::Tensor** out) {
+  return r2o::guarded([&] {
+    c10::NoGradGuard no_grad;
+    std::vector<at::Tensor> inputs{tensor->detach().contiguous()};
+    std::vector<std::vector<at::Tensor>> outputs(1);
+    for (int rank = 0; rank < group->backend->getSize(); ++rank) {
+      outputs[0].push_back(at::empty_like(inputs[0]));
+    }
+    wait(group->backend->allgather(outputs, inputs));
+    for (size_t rank = 0; rank < outputs[0].size(); ++rank) {
+      out[rank] = new at::Tensor(std::move(outputs[0][rank]));
+    }
+  });
+}
+
+char* r2o_group_barrier(r2o::Group* group, int device) {
+  return r2o::guarded([&] {
+    c10d::BarrierOptions options;
+    if (device >= 0) options.device_ids = {device};
+    wait(group->backend->barrier(options));
+  });
+}
+}

@@ -1,0 +1,59 @@
+// The DDP reducer: buckets of gradients, averaged over the ranks while backward goes on.
+
+#include "shim.h"
+
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+namespace {
+
+// DistributedDataParallel's first assignment: reverse order of parameters, as backward meets them, a small first bucket
+// so that communication starts early. rebuild_buckets replaces it by the true order after the first step.
+std::vector<std::vector<size_t>> assign(const std::vector<at::Tensor>& params, size_t first, size_t cap) {
+  auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(params, {first, cap}));
+  return {buckets.rbegin(), buckets.rend()};
+}
+
+}  // namespace
+
+extern "C" {
+
+char* r2o_reducer_new(r2o::Group* group, at::Tensor* const* params, size_t count, size_t first_bucket_bytes,
+                      size_t bucket_bytes, bool find_unused, void** out) {
+  return r2o::guarded([&] {
+    std::vector<at::Tensor> tensors;
+    tensors.reserve(count);
+    std::unordered_map<size_t, std::string> names;
+    for (size_t i = 0; i < count; ++i) {
+      tensors.push_back(*params[i]);
+      names[i] = "parameter " + std::to_string(i);
+    }
+    c10d::verify_params_across_processes(group->group, tensors, std::nullopt);
+    auto buckets = assign(tensors, first_bucket_bytes, bucket_bytes);
+    std::vector<bool> sparse(count, false);
+    *out = new std::unique_ptr<c10d::Reducer>(std::make_unique<c10d::Reducer>(
+        std::move(tensors), std::move(buckets), group->group, std::move(sparse), static_cast<int64_t>(bucket_bytes),
+        find_unused, /*gradient_as_bucket_view=*/true, std::move(names), static_cast<int64_t>(first_bucket_bytes),
+        /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, std::vector<int64_t>{}));
+  });
+}
+
+char* r2o_reducer_prepare_forward(void* reducer) {
+  return r2o::guarded([&] {
+    auto& inner = **static_cast<std::unique_ptr<c10d::Reducer>*>(reducer);
+    inner.rebuild_buckets();
+    inner.prepare_for_forward();
+  });
+}
+
+char* r2o_reducer_prepare_backward(void* reducer) {
+  return r2o::guarded([&] { (**static_cast<std::unique_ptr<c10d::Reducer>*>(reducer)).prepare_for_backward({}); });
+}
+
+char* r2o_reducer_drop(void* reducer) {
+  return r2o::guarded([&] { delete static_cast<std::unique_ptr<c10d::Reducer>*>(reducer); });
+}
+}
