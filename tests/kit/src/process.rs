@@ -36,10 +36,20 @@ impl Process {
         arguments: impl IntoIterator<Item = S>,
         environment: &[(&str, &str)],
     ) -> Result<Self> {
-        let path = binary(program)?;
+        Self::start_path(&binary(program)?, name, folder, arguments, environment)
+    }
+
+    /// Like [`Process::start`], for any program of the machine.
+    pub fn start_path<S: AsRef<OsStr>>(
+        path: &Path,
+        name: &str,
+        folder: &Path,
+        arguments: impl IntoIterator<Item = S>,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
-        let child = Command::new(&path)
+        let child = Command::new(path)
             .args(arguments)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
@@ -141,4 +151,59 @@ impl Drop for Process {
 /// A loopback port that was free a moment ago. Prefer port 0 and an address file where a program offers that.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0)).context("no free loopback port")?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    fn shell(folder: &Path, script: &str) -> Process {
+        Process::start_path(Path::new("/bin/sh"), "shell", folder, ["-c", script], &[("WORD", "ready")]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn its_output_is_kept_and_signals_reach_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut process = shell(folder.path(), "echo $WORD; exec tail -f /dev/null");
+        process.wait_log("ready", SOON).await.unwrap();
+        process.must_run().unwrap();
+        process.signal(Signal::STOP).unwrap();
+        process.signal(Signal::CONT).unwrap();
+        assert_eq!(process.kill().unwrap().signal(), Some(9));
+        assert!(process.must_run().unwrap_err().to_string().contains("ready"), "the error shows the log");
+    }
+
+    #[tokio::test]
+    async fn an_end_is_waited_for_and_a_log_that_never_comes_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut process = shell(folder.path(), "exit 3");
+        assert_eq!(process.wait_end(SOON).await.unwrap().code(), Some(3));
+        assert!(process.wait_log("ready", SOON).await.unwrap_err().to_string().contains("shell ended"));
+    }
+
+    #[tokio::test]
+    async fn dropping_it_ends_its_children_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut process = shell(folder.path(), "tail -f /dev/null & echo child $! $WORD; wait");
+        process.wait_log("ready", SOON).await.unwrap();
+        let child = process.log().split_whitespace().nth(1).unwrap().to_owned();
+        let status = PathBuf::from(format!("/proc/{child}/status"));
+        assert!(status.exists());
+        drop(process);
+        // Whoever adopts the child may take a moment to bury it: a zombie has ended.
+        let ended = || async {
+            let text = fs::read_to_string(&status).unwrap_or_default();
+            Ok((text.is_empty() || text.contains("State:\tZ")).then_some(()))
+        };
+        wait_until("the child ends", SOON, ended).await.unwrap();
+    }
+
+    #[test]
+    fn a_free_port_can_be_bound() {
+        TcpListener::bind(("127.0.0.1", free_port().unwrap())).unwrap();
+    }
 }
