@@ -22,6 +22,13 @@ impl Interrupt {
         Ok(Self(receiver))
     }
 
+    /// An interrupt that a test sends.
+    #[cfg(test)]
+    pub(super) fn by_hand() -> (std::sync::mpsc::Sender<()>, Self) {
+        let (sender, receiver) = channel();
+        (sender, Self(receiver))
+    }
+
     /// Waits, and fails at once when the user asks to stop.
     pub(super) fn pause(&self, time: Duration) -> Result<()> {
         match self.0.recv_timeout(time) {

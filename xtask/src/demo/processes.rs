@@ -128,3 +128,56 @@ fn end(child: &mut Child, signal: Signal) {
     let _ = kill_process_group(Pid::from_child(child), signal);
     let _ = child.wait();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn a_dead_process_ends_what_is_in_sight() {
+        let logs = tempfile::tempdir().unwrap();
+        let (_sender, interrupt) = Interrupt::by_hand();
+        let mut processes = Processes::new(logs.path().to_owned(), interrupt).unwrap();
+        processes.start("worker-0", &mut shell("echo broken; exit 9")).unwrap();
+        let error = processes.in_sight(&mut shell("exec tail -f /dev/null")).unwrap_err().to_string();
+        assert!(error.contains("worker-0 ended"), "{error}");
+        assert_eq!(fs::read_to_string(logs.path().join("worker-0.log")).unwrap(), "broken\n");
+    }
+
+    #[test]
+    fn an_interrupt_ends_everything() {
+        let logs = tempfile::tempdir().unwrap();
+        let (sender, interrupt) = Interrupt::by_hand();
+        let mut processes = Processes::new(logs.path().to_owned(), interrupt).unwrap();
+        processes.start("coordinator", &mut shell("exec tail -f /dev/null")).unwrap();
+        sender.send(()).unwrap();
+        let error = processes.in_sight(&mut shell("exec tail -f /dev/null")).unwrap_err();
+        assert_eq!(error.to_string(), "interrupted");
+        processes.stop();
+        assert!(processes.running.is_empty());
+    }
+
+    #[test]
+    fn a_failing_command_is_named() {
+        let logs = tempfile::tempdir().unwrap();
+        let (_sender, interrupt) = Interrupt::by_hand();
+        let mut processes = Processes::new(logs.path().to_owned(), interrupt).unwrap();
+        processes.in_sight(&mut shell("exit 0")).unwrap();
+        assert!(processes.in_sight(&mut shell("exit 4")).unwrap_err().to_string().contains("exit 4"));
+    }
+
+    #[test]
+    fn what_never_comes_is_named() {
+        let logs = tempfile::tempdir().unwrap();
+        let (_sender, interrupt) = Interrupt::by_hand();
+        let processes = Processes::new(logs.path().to_owned(), interrupt).unwrap();
+        let waited = processes.wait("godot", Duration::from_millis(150), || Ok(None::<()>));
+        assert!(waited.unwrap_err().to_string().contains("godot"));
+    }
+}
