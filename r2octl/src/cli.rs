@@ -19,7 +19,14 @@ const STYLES: Styles = Styles::styled()
 #[command(name = "r2octl", version, styles = STYLES, after_help = EXIT_CODES, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// Address of the coordinator
-    #[arg(long, global = true, env = "R2O_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "R2O_COORDINATOR",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:7070",
+        value_name = "URL"
+    )]
     pub(crate) coordinator: String,
 
     /// How to print results: table and wide for people, json and yaml for programs
@@ -249,7 +256,49 @@ mod tests {
 
     #[test]
     fn the_help_names_every_command_and_exit_code() {
-        let help = Cli::command().render_help().to_string();
-        insta::assert_snapshot!(help, @"");
+        let help = Cli::command().term_width(100).render_help().to_string();
+        insta::assert_snapshot!(help, @r"
+        Trains and looks after Region-to-Object pretraining jobs
+
+        Usage: r2octl [OPTIONS] <COMMAND>
+
+        Commands:
+          submit       Submit a job
+          list         List the jobs [alias: ls]
+          get          Show one job in a line, or whole as JSON or YAML
+          describe     Show all there is to say about a job, with its last events and its spec
+          watch        Follow a job's progress until it ends
+          events       Show what happened to a job
+          logs         Show what a job's workers logged
+          cancel       Stop a job for good; its checkpoints stay
+          checkpoint   Take a checkpoint of a running job now, and wait until it is committed
+          checkpoints  List and verify checkpoints
+          export       Write the trained backbone as a safetensors file
+          report       Write the HTML report of a run
+          data         Pack and inspect data sets
+          fleet        List the workers [alias: workers]
+          schema       Print the JSON schema of job.yaml
+          completion   Print a completion script; for bash: source <(r2octl completion bash)
+          version      Print the versions of this program and of what it can read
+          help         Print this message or the help of the given subcommand(s)
+
+        Options:
+              --coordinator <URL>  Address of the coordinator [env: R2O_COORDINATOR] [default:
+                                   http://127.0.0.1:7070]
+          -o, --output <FORMAT>    How to print results: table and wide for people, json and yaml for
+                                   programs [default: table]
+          -h, --help               Print help
+          -V, --version            Print version
+
+        Exit codes:
+          0  done
+          1  failed for another reason than those below
+          2  wrong usage: unknown command or argument
+          3  not found: no such job, checkpoint or file
+          4  refused: the input is invalid, damaged, or conflicts with what is there
+          5  unreachable: no answer from the coordinator or the storage
+          6  the watched job failed or was cancelled
+          7  no space left
+        ");
     }
 }

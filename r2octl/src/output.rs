@@ -28,10 +28,6 @@ impl Output {
         matches!(self.format, Format::Json | Format::Yaml)
     }
 
-    pub(crate) fn wide(&self) -> bool {
-        self.format == Format::Wide
-    }
-
     pub(crate) fn is_terminal(&self) -> bool {
         self.terminal
     }

@@ -217,7 +217,7 @@ pub(crate) fn verified(found: &[VerifyView]) -> String {
     }
     let mut text = finish(&table) + "\n";
     for v in found {
-        for damage in &v.damage {
+        if let Some(damage) = &v.damage {
             _ = writeln!(text, "step {}: {damage}", v.step);
         }
         for b in &v.bad {

@@ -12,7 +12,7 @@ const GRID: RGBColor = RGBColor(3, 2, 1);
 
 /// Curves have at most so many points: more than the pixels of a chart's width say nothing more.
 const POINTS: usize = 480;
-const SIZE: (u32, u32) = (560, 240);
+const SIZE: (u32, u32) = (420, 200);
 
 /// The colours of curves and phases, legible on white and on black.
 pub(crate) const SERIES: [(u8, u8, u8); 10] = [
@@ -117,7 +117,7 @@ fn axes<'a, 'b>(
         .margin(6)
         .margin_right(16)
         .x_label_area_size(22)
-        .y_label_area_size(58)
+        .y_label_area_size(52)
         .build_cartesian_2d(x, y)?;
     let text = ("sans-serif", 12).into_font().color(&INK);
     chart
@@ -126,7 +126,7 @@ fn axes<'a, 'b>(
         .light_line_style(TRANSPARENT)
         .bold_line_style(GRID)
         .axis_style(GRID)
-        .x_labels(6)
+        .x_labels(5)
         .y_labels(5)
         .x_label_formatter(&|v| label(*v))
         .y_label_formatter(&|v| label(*v))

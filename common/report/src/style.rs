@@ -26,9 +26,9 @@ th, td { padding: 4px 16px 4px 0; border-bottom: 1px solid var(--grid); vertical
 .masks { border-spacing: 6px; border-collapse: separate; } .masks th, .masks td { border: 0; padding: 0; text-align: center;
   font-size: 12.5px; font-weight: 400; }
 .masks th { color: var(--dim); padding-bottom: 2px; white-space: nowrap; }
-.tile { position: relative; width: 112px; height: 112px; border-radius: 4px; overflow: hidden; background-size: cover; }
+.tile { position: relative; width: 100px; height: 100px; border-radius: 4px; overflow: hidden; background-size: cover; }
 .tile img { position: absolute; inset: 0; width: 100%; height: 100%; } .tile .mask { opacity: var(--mask); }
-.key { text-align: left !important; max-width: 110px; overflow-wrap: anywhere; color: var(--dim); padding-right: 6px !important; }
+.key { max-width: 100px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; color: var(--dim); }
 label { font-size: 13px; color: var(--dim); } input[type=range] { vertical-align: middle; }
 pre { background: var(--card); border-radius: 8px; padding: 12px; overflow-x: auto; margin: 0; }
 details > summary { cursor: pointer; color: var(--dim); margin: 6px 0; }

@@ -191,7 +191,7 @@ async fn a_run_in_a_store_becomes_one_self_contained_page() {
     }
     assert!(page.contains("worker &lt;b&gt; broke its stream &amp; left"), "text is escaped");
     assert!(page.contains("000000000300.json is damaged"));
-    assert_eq!(page.matches("class=\"mask\"").count(), 8 * 4);
+    assert_eq!(page.matches("class=\"mask\"").count(), 7 * 4);
     assert_eq!(page.matches("<svg").count(), 8);
     assert!(page.len() < 2 << 20, "{} bytes", page.len());
 }

@@ -9,7 +9,7 @@ use crate::pictures::data_uri;
 use crate::style::SLIDER;
 
 /// Columns of masks at most.
-const PAGES: usize = 9;
+const PAGES: usize = 7;
 
 /// The section, empty when there is no gallery.
 ///
@@ -34,7 +34,7 @@ pub(super) fn section(pages: &[GalleryPage]) -> Result<Markup, PictureError> {
         style { (maud::PreEscaped(styles)) }
         div.scroll { table.masks {
             tr {
-                th {} th { "raw view" } th { "view 1" } th { "view 2" }
+                th { "raw view" } th { "view 1" } th { "view 2" }
                 @if has_prior { th { "prior" } }
                 @for page in &chosen { th { "epoch " (page.epoch) br; "K " (page.k) } }
             }
@@ -62,8 +62,7 @@ fn tiles(i: usize, row: &Row<'_>, has_prior: bool) -> Result<Markup, PictureErro
     let masks = row.masks.iter().map(|m| m.as_ref().map(layer).transpose()).collect::<Result<Vec<_>, _>>()?;
     Ok(html! {
         tr {
-            td.key { (row.image.key) }
-            td { div class=(raw) {} }
+            td { div class=(raw) {} div.key title=(row.image.key) { (name(&row.image.key)) } }
             td { (picture(&row.image.view1_png, "view 1")) }
             td { (picture(&row.image.view2_png, "view 2")) }
             @if has_prior { td { @if let Some((uri, n)) = &prior {
@@ -78,4 +77,9 @@ fn tiles(i: usize, row: &Row<'_>, has_prior: bool) -> Result<Markup, PictureErro
 
 fn picture(png: &[u8], what: &str) -> Markup {
     html! { @if !png.is_empty() { div.tile { img src=(data_uri(png)) alt=(what); } } }
+}
+
+/// The last part of a key; the whole is in the tooltip.
+fn name(key: &str) -> &str {
+    key.rsplit('/').next().unwrap_or(key)
 }
