@@ -131,8 +131,7 @@ void sums(const at::Tensor& x, const at::Tensor& out) {
 
 void apply(const at::Tensor& x, const at::Tensor& y, const Channels& channels) {
   const at::Tensor scale = channels.weight * channels.invstd;
-  const at::Tensor shift = channels.bias - channels.mean * scale;
-  const float *a = data<float>(scale), *b = data<float>(shift);
+  const float *m = data<float>(channels.mean), *a = data<float>(scale), *b = data<float>(channels.bias);
   typed(x, [&](auto tag) {
     using T = decltype(tag);
     const View view(x);
@@ -140,9 +139,9 @@ void apply(const at::Tensor& x, const at::Tensor& y, const Channels& channels) {
     const T* in = data<T>(x);
     T* out = data<T>(y);
     if (view.rows) {
-      each_block(view, [&](int64_t at, int64_t rows) { k.apply_rows(in + at, out + at, rows, view.channels, a, b); });
+      each_block(view, [&](int64_t at, int64_t rows) { k.apply_rows(in + at, out + at, rows, view.channels, m, a, b); });
     } else {
-      each_plane(view, [&](int64_t c, int64_t at) { k.apply_plane(in + at, out + at, view.plane, a[c], b[c]); });
+      each_plane(view, [&](int64_t c, int64_t at) { k.apply_plane(in + at, out + at, view.plane, m[c], a[c], b[c]); });
     }
   });
 }

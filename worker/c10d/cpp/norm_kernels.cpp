@@ -66,16 +66,16 @@ void sum_plane(const T* __restrict x, int64_t size, double* sum, double* square)
 }
 
 template <class T>
-void apply_rows(const T* __restrict x, T* __restrict y, int64_t rows, int64_t channels, const float* __restrict scale,
-                const float* __restrict shift) {
+void apply_rows(const T* __restrict x, T* __restrict y, int64_t rows, int64_t channels, const float* __restrict mean,
+                const float* __restrict scale, const float* __restrict bias) {
   for (int64_t r = 0; r < rows; ++r, x += channels, y += channels) {
-    for (int64_t c = 0; c < channels; ++c) store(y + c, load(x + c) * scale[c] + shift[c]);
+    for (int64_t c = 0; c < channels; ++c) store(y + c, (load(x + c) - mean[c]) * scale[c] + bias[c]);
   }
 }
 
 template <class T>
-void apply_plane(const T* __restrict x, T* __restrict y, int64_t size, float scale, float shift) {
-  for (int64_t i = 0; i < size; ++i) store(y + i, load(x + i) * scale + shift);
+void apply_plane(const T* __restrict x, T* __restrict y, int64_t size, float mean, float scale, float bias) {
+  for (int64_t i = 0; i < size; ++i) store(y + i, (load(x + i) - mean) * scale + bias);
 }
 
 template <class T>

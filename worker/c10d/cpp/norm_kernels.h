@@ -14,9 +14,10 @@ struct NormKernels {
   // sum[c] += x, square[c] += x * x.
   void (*sum_rows)(const T* x, int64_t rows, int64_t channels, double* sum, double* square);
   void (*sum_plane)(const T* x, int64_t size, double* sum, double* square);
-  // y = x * scale + shift.
-  void (*apply_rows)(const T* x, T* y, int64_t rows, int64_t channels, const float* scale, const float* shift);
-  void (*apply_plane)(const T* x, T* y, int64_t size, float scale, float shift);
+  // y = (x - mean) * scale + bias: not x * scale + shift, which cancels where the mean is large.
+  void (*apply_rows)(const T* x, T* y, int64_t rows, int64_t channels, const float* mean, const float* scale,
+                     const float* bias);
+  void (*apply_plane)(const T* x, T* y, int64_t size, float mean, float scale, float bias);
   // sum[c] += dy, product[c] += dy * (x - mean).
   void (*grad_sum_rows)(const T* dy, const T* x, int64_t rows, int64_t channels, const float* mean, double* sum,
                         double* product);

@@ -108,7 +108,9 @@ pub fn average_running(layout: &NormLayout, pg: Option<&ProcessGroup>, buffers: 
         let mut at = 0;
         for buffer in buffers {
             let len = i64::try_from(buffer.numel()).unwrap_or(i64::MAX);
-            buffer.detach().copy_(&sum.narrow(0, at, len).view_as(buffer));
+            // `data` has a version counter of its own: torch's batch norm saves the buffers for backward and would
+            // refuse to go on, though in training it never reads them there.
+            buffer.data().copy_(&sum.narrow(0, at, len).view_as(buffer));
             at += len;
         }
         Ok(())

@@ -6,6 +6,7 @@ use crate::support::{difference, ranks, values};
 const PER_LANE: i64 = 3;
 const MOMENTUM: f64 = 0.1;
 const EPS: f64 = 1e-5;
+const OFFSET: f64 = 3.0;
 
 /// What a fleet computes in two forward passes and a backward of the second.
 struct Outcome {
@@ -31,11 +32,11 @@ impl Case {
         self.shape[0]
     }
 
-    /// All lanes' rows; their mean is large beside their deviation.
+    /// All lanes' rows, not centred.
     fn input(&self, salt: f64) -> Tensor {
         let mut shape = vec![i64::from(self.lanes) * PER_LANE];
         shape.extend(&self.shape);
-        values(&shape, salt) + 30.0
+        values(&shape, salt) + OFFSET
     }
 
     fn lanes_of(&self, rank: usize) -> Vec<u32> {
@@ -65,7 +66,7 @@ impl Case {
 
     /// The loss of some lanes: a sum over rows of something without symmetry, over the number of all lanes.
     fn loss(&self, y: &Tensor, coefficient: &Tensor) -> Tensor {
-        ((y * coefficient).tanh() + y * y * coefficient * 0.1).sum(Kind::Float) / f64::from(self.lanes)
+        ((y * coefficient).tanh() + y * y * coefficient * 0.1).sum(y.kind()) / f64::from(self.lanes)
     }
 
     fn rank(&self, pg: &ProcessGroup) -> Outcome {
@@ -83,7 +84,7 @@ impl Case {
         let y = norm(&x);
         assert_eq!(y.stride(), x.stride(), "the result keeps the input's memory format");
         average_running(&layout, Some(pg), &[mean.shallow_clone(), var.shallow_clone()]).unwrap();
-        let coefficient = self.part(&self.input(2.0), rank) - 30.0;
+        let coefficient = self.part(&self.input(2.0), rank) - OFFSET;
         (self.loss(&y, &coefficient) * world).backward();
         let average = |gradient: Tensor| {
             let mut gradient = gradient.copy();
@@ -100,14 +101,17 @@ impl Case {
         }
     }
 
-    /// torch's own batch norm on each group of lanes, in one process.
+    /// torch's own batch norm on each group of lanes, in one process, in float64.
     fn reference(&self) -> Outcome {
         let (weight, bias) = self.parameters();
-        let x = self.input(1.0).set_requires_grad(true);
+        let wide = |x: &Tensor| x.detach().to_kind(Kind::Double);
+        let (weight, bias) = (wide(&weight).set_requires_grad(true), wide(&bias).set_requires_grad(true));
+        let x = wide(&self.input(1.0)).set_requires_grad(true);
         let groups = i64::from(self.lanes / self.group);
         let (mut means, mut vars, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
-        for (earlier, part) in self.input(7.0).chunk(groups, 0).iter().zip(x.chunk(groups, 0)) {
+        for (earlier, part) in wide(&self.input(7.0)).chunk(groups, 0).iter().zip(x.chunk(groups, 0)) {
             let (mean, var) = self.buffers();
+            let (mean, var) = (wide(&mean), wide(&var));
             let norm = |x: &Tensor| {
                 x.batch_norm(Some(&weight), Some(&bias), Some(&mean), Some(&var), true, MOMENTUM, EPS, false)
             };
@@ -117,14 +121,14 @@ impl Case {
             vars.push(var);
         }
         let y = Tensor::cat(&outputs, 0);
-        self.loss(&y, &(self.input(2.0) - 30.0)).backward();
+        self.loss(&y, &(wide(&self.input(2.0)) - OFFSET)).backward();
         Outcome {
             y: y.detach(),
             dx: x.grad(),
             dweight: weight.grad(),
             dbias: bias.grad(),
-            running_mean: Tensor::stack(&means, 0).mean_dim(0, false, Kind::Float),
-            running_var: Tensor::stack(&vars, 0).mean_dim(0, false, Kind::Float),
+            running_mean: Tensor::stack(&means, 0).mean_dim(0, false, Kind::Double),
+            running_var: Tensor::stack(&vars, 0).mean_dim(0, false, Kind::Double),
         }
     }
 
