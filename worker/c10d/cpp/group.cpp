@@ -5,6 +5,7 @@
 #include <ATen/ops/empty_like.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/GradMode.h>
+#include <c10/util/env.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
 #include <memory>
@@ -19,6 +20,16 @@ using Millis = std::chrono::milliseconds;
 
 // Gloo's workers per group: one may carry a gradient bucket while another serves a batch norm.
 constexpr int kThreads = 3;
+
+// c10d's flight recorder keeps a map of groups that all threads write without a lock, so two groups at work in one
+// process crash it now and then. A size given by the user stays.
+void without_flight_recorder() {
+  static const bool once = [] {
+    if (!c10::utils::has_env("TORCH_FR_BUFFER_SIZE")) c10::utils::set_env("TORCH_FR_BUFFER_SIZE", "0");
+    return true;
+  }();
+  (void)once;
+}
 
 void wait(const c10::intrusive_ptr<c10d::Work>& work) {
   if (work) work->wait();
@@ -44,6 +55,7 @@ extern "C" {
 
 char* r2o_gloo_device(const char* address, bool is_interface, void** out) {
   return r2o::guarded([&] {
+    without_flight_recorder();
     auto device = is_interface ? ProcessGroupGloo::createDeviceForInterface(address)
                                : ProcessGroupGloo::createDeviceForHostname(address);
     *out = new Device(std::move(device));

@@ -3,9 +3,9 @@
 #include "shim.h"
 
 #include <c10/cuda/CUDAGuard.h>
+#include <c10/util/env.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 
-#include <cstdlib>
 #include <utility>
 
 namespace {
@@ -13,9 +13,11 @@ namespace {
 // The lifecycle is ours: a failed collective is reported to the coordinator and the group aborted. So no watchdog may
 // end the process (2: clean up communicators only), and no monitor thread may poll the store. What the user set stays.
 void own_the_lifecycle() {
-  setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2", /*overwrite=*/0);
-  setenv("TORCH_NCCL_ENABLE_MONITORING", "0", /*overwrite=*/0);
-  setenv("TORCH_NCCL_DUMP_ON_TIMEOUT", "0", /*overwrite=*/0);
+  for (const auto& [name, value] : {std::pair{"TORCH_NCCL_ASYNC_ERROR_HANDLING", "2"},
+                                    std::pair{"TORCH_NCCL_ENABLE_MONITORING", "0"},
+                                    std::pair{"TORCH_NCCL_DUMP_ON_TIMEOUT", "0"}, std::pair{"TORCH_FR_BUFFER_SIZE", "0"}}) {
+    if (!c10::utils::has_env(name)) c10::utils::set_env(name, value);
+  }
 }
 
 }  // namespace

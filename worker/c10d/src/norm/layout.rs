@@ -116,11 +116,12 @@ impl NormLayout {
         self.local.iter().map(|group| group.lanes).sum()
     }
 
-    /// Whether each forward pass shows this rank the statistics of all groups, so that running buffers are right
-    /// without [`super::average_running`].
+    /// Whether each forward pass shows every rank the statistics of all groups, so that running buffers are right
+    /// without [`super::average_running`]. The same answer on all ranks: a rank that sees all groups while another does
+    /// not must still join the average.
     #[must_use]
     pub fn running_is_exact(&self) -> bool {
-        self.shared_is_everything() || self.counted() == self.groups
+        self.shared_is_everything() || self.local_lanes() == self.groups * self.size
     }
 
     pub(super) fn shared_is_everything(&self) -> bool {
