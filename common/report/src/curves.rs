@@ -116,10 +116,10 @@ fn axes<'a, 'b>(
     let mut chart = ChartBuilder::on(area)
         .margin(6)
         .margin_right(16)
-        .x_label_area_size(22)
-        .y_label_area_size(52)
+        .x_label_area_size(26)
+        .y_label_area_size(56)
         .build_cartesian_2d(x, y)?;
-    let text = ("sans-serif", 12).into_font().color(&INK);
+    let text = ("sans-serif", 15).into_font().color(&INK);
     chart
         .configure_mesh()
         .disable_x_mesh()

@@ -13,7 +13,7 @@ h1 { font-size: 26px; margin: 0; } h2 { font-size: 19px; margin: 40px 0 12px; }
 .dim { color: var(--dim); } .warn { color: var(--warn); } code, pre { font: 13px/1.45 ui-monospace, 'DejaVu Sans Mono', monospace; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 10px; margin: 18px 0 0; }
 .facts div { background: var(--card); border-radius: 8px; padding: 10px 12px; }
-.facts b { display: block; font-size: 19px; font-weight: 600; } .facts span { color: var(--dim); font-size: 12.5px; }
+.facts b { display: block; font-size: 17px; font-weight: 600; white-space: nowrap; } .facts span { color: var(--dim); font-size: 12.5px; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(360px, 1fr)); gap: 14px; }
 figure { margin: 0; background: var(--card); border-radius: 8px; padding: 10px 12px 6px; }
 figcaption { font-weight: 600; font-size: 14px; } figcaption .dim { font-weight: 400; }
