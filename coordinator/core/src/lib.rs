@@ -1,1 +1,41 @@
-//! TODO
+//! The coordinator's decisions, without IO, clocks or randomness.
+//!
+//! The shell (coordinator/server) feeds [`Event`]s into [`Core::handle`] with the time, and carries out the [`Command`]s
+//! that come back, in order. Between events it wakes the core at [`Core::next_deadline`] with [`Event::Tick`]. The same
+//! core runs in simulations with any number of workers.
+//!
+//! ```text
+//! machine ── place (who trains what) ── run (tickets, reports) ── save (checkpoints) ── end (generations and jobs)
+//!    └── event, command, reason: closed enums      state: jobs, generations, workers      view: what others may see
+//! ```
+//!
+//! Invariants, checked by [`Core::check_invariants`] after every step of the random tests:
+//! a worker is in at most one generation; generation numbers are never reused; the lanes of a generation are dealt
+//! exactly once; committed steps never pass granted ones, granted ones never pass the window; an ended job has no workers.
+
+mod command;
+mod end;
+mod event;
+mod invariants;
+mod machine;
+mod place;
+mod reason;
+mod run;
+mod save;
+mod state;
+mod view;
+
+pub use command::{Assignment, Command, CommittedStep, Member, Notice, Ticket};
+pub use event::{Event, LaneReport, NewJob, Resume, StepReport, Tensor, WorkerInfo};
+pub use machine::{Config, Core};
+pub use reason::{Outcome, Reason, Refusal};
+pub use view::{JobState, JobView, WorkerState, WorkerView};
+
+/// Milliseconds since 1970 that never go back.
+pub type Millis = u64;
+
+/// A worker's stream. A worker that reconnects has a new one, so that nothing late can be taken for new.
+pub type Session = u64;
+
+#[cfg(test)]
+mod tests;

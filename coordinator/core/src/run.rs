@@ -1,0 +1,162 @@
+//! A generation at work: readiness, tickets, reports, committed steps.
+
+use std::collections::BTreeMap;
+
+use crate::state::Phase;
+use crate::{Command, CommittedStep, Core, LaneReport, Millis, Outcome, Session, StepReport, Ticket};
+
+impl Core {
+    pub(crate) fn on_ready(&mut self, now: Millis, session: Session, number: u64, step: u64) {
+        self.on_heard_now(now, session);
+        let Some((name, rank)) = self.membership(session, number) else { return };
+        let Some(job) = self.jobs.get_mut(&name) else { return };
+        let expected = job.committed;
+        let Phase::Active(generation) = &mut job.phase else { return };
+        let worker = generation.members[rank].worker.clone();
+        if generation.training_since.is_some() {
+            return;
+        }
+        if step != expected {
+            let reason = format!("worker {worker} holds the state after step {step}, not {expected}");
+            self.end_generation(now, &name, &reason, true);
+            return;
+        }
+        generation.ready[rank] = true;
+        self.changed.insert(name.clone());
+        if !generation.ready.iter().all(|ready| *ready) {
+            return;
+        }
+        generation.training_since = Some(now);
+        generation.last_commit_at = now;
+        job.saving.last_at = now;
+        let message = format!("generation {number} is ready after {} ms", now - generation.opened_at);
+        self.announce(&name, "Training", message, false);
+        self.grant(now, &name);
+    }
+
+    fn on_heard_now(&mut self, now: Millis, session: Session) {
+        if let Some(worker) = self.workers.get_mut(&session) {
+            worker.last_heard = now;
+        }
+    }
+
+    /// Grants as many steps as the window allows, and takes the checkpoints that are due between them.
+    pub(crate) fn grant(&mut self, now: Millis, name: &str) {
+        loop {
+            self.take_due_checkpoint(now, name);
+            let Some(job) = self.jobs.get_mut(name) else { return };
+            let (steps, committed) = (job.steps(), job.committed);
+            let Phase::Active(generation) = &mut job.phase else { return };
+            let step = generation.granted;
+            if generation.training_since.is_none() || step >= steps || step >= committed + self.config.window {
+                return;
+            }
+            generation.granted += 1;
+            generation.reports.insert(step, vec![None; generation.members.len()]);
+            let (sessions, number) = (generation.sessions(), generation.number);
+            let Some(ticket) = self.ticket(name, number, step) else { return };
+            self.out.push(Command::Grant { sessions, ticket });
+        }
+    }
+
+    fn ticket(&self, name: &str, generation: u64, step: u64) -> Option<Ticket> {
+        let clock = self.jobs.get(name)?.schedule.at(step);
+        Some(Ticket {
+            job: name.to_owned(),
+            generation,
+            step,
+            epoch: clock.epoch,
+            step_in_epoch: clock.step_in_epoch,
+            k: clock.k,
+            tau: clock.tau,
+            learning_rate: clock.learning_rate,
+        })
+    }
+
+    pub(crate) fn on_report(&mut self, now: Millis, session: Session, number: u64, step: u64, report: StepReport) {
+        self.on_heard_now(now, session);
+        let Some((name, rank)) = self.membership(session, number) else { return };
+        let Some(Phase::Active(generation)) = self.jobs.get_mut(&name).map(|j| &mut j.phase) else { return };
+        let member = &generation.members[rank];
+        let lanes: Vec<u32> = report.lanes.iter().map(|l| l.lane).collect();
+        let wrong = if lanes != member.lanes {
+            Some(format!(
+                "worker {} reported lanes {lanes:?} of step {step}, its lanes are {:?}",
+                member.worker, member.lanes
+            ))
+        } else {
+            match generation.reports.get_mut(&step).and_then(|ranks| ranks.get_mut(rank)) {
+                Some(place @ None) => {
+                    *place = Some(report);
+                    None
+                }
+                Some(Some(_)) => Some(format!("worker {} reported step {step} twice", member.worker)),
+                None => Some(format!("worker {} reported step {step}, which was not granted", member.worker)),
+            }
+        };
+        match wrong {
+            Some(reason) => self.end_generation(now, &name, &reason, true),
+            None => self.commit_steps(now, &name),
+        }
+    }
+
+    /// Commits the next steps as long as all ranks have reported them.
+    fn commit_steps(&mut self, now: Millis, name: &str) {
+        while let Some(step) = self.next_commit(now, name) {
+            if let Some((lane, loss)) = step.lanes.iter().find(|l| !l.loss.is_finite()).map(|l| (l.lane, l.loss)) {
+                let reason = format!("the loss of lane {lane} at step {} is {loss}", step.ticket.step);
+                self.begin_end(name, Outcome::Failed { reason });
+                return;
+            }
+            if let Some(job) = self.jobs.get_mut(name) {
+                job.committed = step.ticket.step + 1;
+                job.high_water = job.high_water.max(job.committed);
+            }
+            self.out.push(Command::CommitStep(Box::new(step)));
+            self.changed.insert(name.to_owned());
+        }
+        self.grant(now, name);
+    }
+
+    fn next_commit(&mut self, now: Millis, name: &str) -> Option<CommittedStep> {
+        let job = self.jobs.get_mut(name)?;
+        let (step, steps_per_epoch) = (job.committed, job.steps_per_epoch);
+        let batch = &job.job.spec.batch;
+        let images = u64::from(batch.lanes) * u64::from(batch.samples_per_lane);
+        let Phase::Active(generation) = &mut job.phase else { return None };
+        if !generation.reports.get(&step)?.iter().all(Option::is_some) {
+            return None;
+        }
+        let parts: Vec<StepReport> = generation.reports.remove(&step)?.into_iter().flatten().collect();
+        let seconds = (now - generation.last_commit_at.min(now)) as f64 / 1000.0;
+        generation.last_commit_at = now;
+        let number = generation.number;
+        let ticket = self.ticket(name, number, step)?;
+        Some(merge(ticket, parts, images, seconds, (step + 1).is_multiple_of(steps_per_epoch)))
+    }
+}
+
+/// One step out of its ranks' parts. Sums run in lane order, so that they do not depend on who computed what.
+fn merge(ticket: Ticket, parts: Vec<StepReport>, images: u64, seconds: f64, ends_epoch: bool) -> CommittedStep {
+    let mut timings: BTreeMap<String, f64> = BTreeMap::new();
+    for (phase, spent) in parts.iter().flat_map(|p| &p.timings) {
+        let slowest = timings.entry(phase.clone()).or_default();
+        *slowest = slowest.max(*spent);
+    }
+    // The mean gradient is the same on every rank.
+    let gradient_norm = parts.first().map_or(0.0, |p| p.gradient_norm);
+    let mut lanes: Vec<LaneReport> = parts.into_iter().flat_map(|p| p.lanes).collect();
+    lanes.sort_by_key(|l| l.lane);
+    let mean = |value: fn(&LaneReport) -> f64| lanes.iter().map(value).sum::<f64>() / lanes.len().max(1) as f64;
+    CommittedStep {
+        loss: mean(|l| l.loss),
+        valid_regions: mean(|l| l.valid_regions),
+        ticket,
+        gradient_norm,
+        images,
+        seconds,
+        timings,
+        lanes,
+        ends_epoch,
+    }
+}

@@ -1,0 +1,5 @@
+//! The core under hand-written and random events.
+
+mod kit;
+mod life;
+mod random;

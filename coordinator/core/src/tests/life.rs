@@ -1,0 +1,245 @@
+//! Lives of jobs, one rule per test.
+
+use super::kit::{Kit, job, submit};
+use crate::*;
+
+fn started(fleet: &str, workers: u64) -> Kit {
+    let mut kit = Kit::new();
+    for session in 1..=workers {
+        kit.join(session, &format!("w{session}"));
+    }
+    kit.feed(submit(job("a", 2, fleet), 0, Resume::Fresh));
+    kit.wait(100);
+    kit
+}
+
+#[test]
+fn a_job_trains_saves_and_succeeds() {
+    let mut kit = started("{}", 2);
+    assert_eq!(kit.view("a").state, JobState::Starting);
+    kit.run();
+    assert_eq!(kit.view("a").state, JobState::Succeeded);
+    assert_eq!(kit.committed(), (0..8).collect::<Vec<_>>());
+    assert_eq!(kit.checkpoints(), [4, 8], "one per epoch, the last at the end");
+    assert!(kit.core.workers().iter().all(|w| w.state == WorkerState::Idle));
+    let Some(Command::CommitStep(step)) = kit.log.iter().find(|c| matches!(c, Command::CommitStep(_))) else {
+        panic!()
+    };
+    assert_eq!((step.loss, step.images, step.lanes.len()), (1.5, 8, 2), "the mean over lanes");
+}
+
+#[test]
+fn the_generation_is_recorded_and_fenced_before_anybody_is_told() {
+    let kit = started("{}", 1);
+    let at = |found: fn(&Command) -> bool| kit.log.iter().position(found).unwrap();
+    let recorded = at(|c| matches!(c, Command::RecordGeneration { generation: 1, .. }));
+    let fenced = at(|c| matches!(c, Command::OpenRendezvous { generation: 1, .. }));
+    assert!(recorded < fenced && fenced < at(|c| matches!(c, Command::Assign { .. })));
+}
+
+#[test]
+fn without_workers_the_job_says_so() {
+    let mut kit = Kit::new();
+    kit.feed(submit(job("a", 1, "{minWorkers: 2}"), 0, Resume::Fresh));
+    assert_eq!(kit.view("a").reason, Reason::NoWorkers { needed: 2 });
+    kit.join(1, "w1");
+    assert_eq!(kit.view("a").reason, Reason::TooFewWorkers { needed: 2, free: 1, busy: 0 });
+    assert_eq!(kit.view("a").state, JobState::Queued);
+    kit.feed(submit(job("b", 1, "{device: cuda}"), 1, Resume::Fresh));
+    assert!(matches!(kit.view("b").reason, Reason::NoSuchDevice { connected: 1, .. }));
+}
+
+#[test]
+fn a_job_waits_a_moment_for_more_workers_but_not_when_it_has_all() {
+    let mut kit = Kit::new();
+    kit.feed(submit(job("a", 1, "{}"), 0, Resume::Fresh));
+    kit.join(1, "w1");
+    assert_eq!(kit.view("a").reason, Reason::Joining { free: 1, most: 2 });
+    assert!(kit.core.next_deadline().unwrap() <= kit.now + 100);
+    kit.join(2, "w2");
+    assert_eq!(kit.view("a").members.len(), 2, "two lanes: more than two workers are of no use");
+}
+
+#[test]
+fn higher_priority_starts_first_and_those_behind_say_so() {
+    let mut kit = Kit::new();
+    kit.feed(submit(job("low", 1, "{maxWorkers: 1}"), 0, Resume::Fresh));
+    let mut high = job("high", 1, "{minWorkers: 2}");
+    high.spec.priority = 1;
+    kit.feed(submit(high, 1, Resume::Fresh));
+    kit.join(1, "w1");
+    assert_eq!(kit.view("low").reason, Reason::Behind { job: "high".into() });
+    kit.join(2, "w2");
+    assert_eq!(kit.view("high").state, JobState::Starting);
+    kit.run();
+    assert_eq!(kit.view("low").state, JobState::Succeeded);
+}
+
+#[test]
+fn tickets_are_granted_a_window_ahead() {
+    let mut kit = started("{maxWorkers: 1}", 1);
+    kit.work(1);
+    let granted = |kit: &Kit| kit.log.iter().filter(|c| matches!(c, Command::Grant { .. })).count();
+    assert_eq!(granted(&kit), 4);
+    kit.work(1);
+    assert_eq!(granted(&kit), 5);
+}
+
+#[test]
+fn a_checkpoint_on_request_falls_between_two_tickets() {
+    let mut kit = started("{maxWorkers: 1}", 1);
+    kit.work(1);
+    kit.work(1);
+    kit.feed(Event::CheckpointRequested { job: "a".into(), request: 9 });
+    let taken = kit.log.iter().find_map(|c| match c {
+        Command::TakeCheckpoint { step, .. } if *step != 4 => Some(*step),
+        _ => None,
+    });
+    assert_eq!(taken, None, "the one after the epoch is being written");
+    kit.run();
+    let answers = kit.answers();
+    assert!(matches!(answers[..], [(9, Ok(step))] if step > 4 && step <= 8), "{answers:?}");
+    kit.feed(Event::CheckpointRequested { job: "a".into(), request: 10 });
+    assert!(matches!(kit.answers().last(), Some((10, Err(Refusal::NotTraining { .. })))));
+}
+
+#[test]
+fn a_lost_worker_costs_a_generation_not_the_job() {
+    let mut kit = started("{}", 2);
+    while kit.committed().len() < 6 {
+        assert!(kit.work(1) | kit.work(2));
+    }
+    kit.feed(Event::WorkerLeft { session: 2, reason: "the stream broke".into(), goodbye: false });
+    assert_eq!(kit.view("a").state, JobState::Queued);
+    assert_eq!(kit.view("a").committed, 4, "from the newest checkpoint");
+    kit.wait(100);
+    kit.wait(100);
+    kit.run();
+    assert_eq!(kit.view("a").state, JobState::Succeeded);
+    assert_eq!(kit.view("a").generation, 2);
+    assert_eq!(kit.committed(), [0, 1, 2, 3, 4, 5, 4, 5, 6, 7]);
+}
+
+#[test]
+fn a_silent_worker_is_lost_when_its_lease_ends() {
+    let mut kit = started("{}", 1);
+    kit.now += 10_000;
+    kit.feed(Event::Tick);
+    assert!(kit.core.workers().is_empty());
+    assert!(kit.log.iter().any(|c| matches!(c, Command::Disconnect { session: 1, refuse: false, .. })));
+    assert!(matches!(kit.view("a").reason, Reason::NoWorkers { .. } | Reason::Pausing { .. }));
+}
+
+#[test]
+fn what_is_late_changes_nothing() {
+    let mut kit = started("{maxWorkers: 1}", 1);
+    kit.work(1);
+    let late = StepReport { lanes: Vec::new(), ..StepReport::default() };
+    kit.feed(Event::StepReported { session: 1, generation: 99, step: 0, report: late.clone() });
+    kit.feed(Event::StepReported { session: 77, generation: 1, step: 0, report: late });
+    kit.feed(Event::CheckpointCommitted { job: "a".into(), generation: 1, step: 3 });
+    assert_eq!((kit.view("a").committed, kit.view("a").checkpoint), (0, None));
+}
+
+#[test]
+fn a_job_that_fails_at_the_same_step_again_and_again_stops() {
+    let mut kit = started("{maxWorkers: 1}", 1);
+    for _ in 0..3 {
+        kit.wait(10_000 - 2);
+        let generation = kit.view("a").generation;
+        kit.work(1);
+        kit.feed(Event::GenerationFailed { session: 1, generation, reason: "reset by peer".into() });
+    }
+    let view = kit.view("a");
+    assert_eq!(view.state, JobState::Failed);
+    assert!(view.reason.to_string().contains("3 generations in a row"), "{}", view.reason);
+    assert!(view.reason.to_string().contains("reset by peer"), "{}", view.reason);
+}
+
+#[test]
+fn a_job_at_fault_fails_at_once_with_the_reason() {
+    let mut kit = started("{maxWorkers: 1}", 1);
+    kit.work(1);
+    kit.feed(Event::JobFailed { session: 1, generation: 1, step: 2, reason: "shard-3.tar is truncated".into() });
+    let view = kit.view("a");
+    assert_eq!(view.state, JobState::Failed);
+    assert!(view.reason.to_string().contains("step 2, worker w1: shard-3.tar is truncated"), "{}", view.reason);
+}
+
+#[test]
+fn a_loss_that_is_no_number_fails_the_job_with_step_and_lane() {
+    let mut kit = started("{maxWorkers: 1}", 1);
+    kit.work(1);
+    let lane = |lane, loss| LaneReport { lane, loss, ..LaneReport::default() };
+    let report = StepReport { lanes: vec![lane(0, 1.0), lane(1, f64::NAN)], ..StepReport::default() };
+    kit.feed(Event::StepReported { session: 1, generation: 1, step: 0, report });
+    assert!(kit.view("a").reason.to_string().contains("lane 1 at step 0"), "{}", kit.view("a").reason);
+    assert!(kit.committed().is_empty());
+}
+
+#[test]
+fn a_full_disk_costs_checkpoints_but_not_the_run() {
+    let mut kit = started("{maxWorkers: 1}", 1);
+    kit.fail_manifests = true;
+    kit.run();
+    assert_eq!(kit.committed().len(), 8, "training goes on");
+    assert!(matches!(kit.view("a").reason, Reason::CheckpointsFail { .. }));
+    assert_eq!(kit.view("a").state, JobState::Running);
+    kit.fail_manifests = false;
+    kit.wait(10_000 - 2);
+    kit.wait(10_000 - 2);
+    kit.run();
+    assert_eq!(kit.view("a").state, JobState::Succeeded);
+    assert_eq!(kit.checkpoints().last(), Some(&8));
+}
+
+#[test]
+fn cancelling_frees_the_workers_and_a_name_can_be_used_again() {
+    let mut kit = started("{maxWorkers: 1}", 1);
+    kit.run();
+    let mut kit2 = started("{maxWorkers: 1}", 1);
+    kit2.work(1);
+    kit2.feed(Event::CancelRequested { job: "a".into(), reason: "half-way".into() });
+    assert_eq!(kit2.view("a").state, JobState::Cancelled);
+    assert_eq!(kit2.view("a").reason.to_string(), "cancelled: half-way");
+    kit2.feed(submit(job("a", 2, "{maxWorkers: 1}"), 5, Resume::Checkpoint(4)));
+    kit2.wait(100);
+    kit2.run();
+    assert_eq!(kit2.view("a").state, JobState::Succeeded);
+    assert_eq!(kit2.committed(), [4, 5, 6, 7]);
+}
+
+#[test]
+fn a_restarted_coordinator_looks_for_the_checkpoint_first_and_never_starts_over() {
+    let mut kit = Kit::new();
+    let commands = kit.core.handle(1, submit(job("a", 2, "{}"), 0, Resume::Locate));
+    assert!(commands.contains(&Command::LocateCheckpoint { job: "a".into() }));
+    kit.feed(Event::CheckpointsUnreadable { job: "a".into(), reason: "none can be read".into() });
+    assert_eq!(kit.view("a").state, JobState::Failed);
+}
+
+#[test]
+fn a_job_whose_checkpoint_has_all_steps_succeeds_without_workers() {
+    let mut kit = Kit::new();
+    kit.feed(submit(job("a", 2, "{}"), 0, Resume::Checkpoint(8)));
+    assert_eq!(kit.view("a").state, JobState::Succeeded);
+}
+
+#[test]
+fn the_newer_process_of_a_name_wins() {
+    let mut kit = started("{}", 1);
+    kit.join(2, "w1");
+    assert!(kit.log.iter().any(|c| matches!(c, Command::Disconnect { session: 1, refuse: true, .. })));
+    assert_eq!(kit.core.workers().len(), 1);
+}
+
+#[test]
+fn a_generation_that_does_not_form_names_who_is_missing() {
+    let mut kit = started("{}", 2);
+    kit.work(1);
+    assert_eq!(kit.view("a").reason, Reason::Forming { generation: 1, missing: vec!["w2".into()] });
+    for _ in 0..70 {
+        kit.wait(9_000);
+    }
+    assert!(kit.view("a").generation > 1);
+}
