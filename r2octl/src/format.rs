@@ -67,8 +67,8 @@ mod tests {
         let durations: Vec<_> = [0.4, 59.6, 192.0, 7500.0, 360_000.0, f64::NAN].map(duration).into();
         assert_eq!(durations, ["0s", "1m00s", "3m12s", "2h05m", "4d04h", "-"]);
         assert_eq!([0, 1023, 1536, 1 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "1.0 GiB"]);
-        let numbers = [0.0, 3.14159, 0.012345, 1.0e-6, 12345.6, f64::NAN].map(number);
-        assert_eq!(numbers, ["0", "3.142", "0.0123", "1.00e-6", "12346", "-"]);
+        let numbers = [0.0, 3.20551, 0.012345, 1.0e-6, 12345.6, f64::NAN].map(number);
+        assert_eq!(numbers, ["0", "3.206", "0.0123", "1.00e-6", "12346", "-"]);
         assert_eq!(time(1_700_000_000_123), "2023-11-14T22:13:20Z");
         assert_eq!(time(0), "-");
         assert_eq!(age(1000, 62_000), "1m01s");

@@ -22,16 +22,14 @@ const RETRY_EVERY: Duration = Duration::from_millis(500);
 pub(crate) async fn watch(url: &str, job: &str, interval: f64, output: &mut Output) -> Result<(), CliError> {
     let mut shown = Shown::new(output, Duration::from_secs_f64(interval.clamp(0.0, 86400.0)));
     let mut last: Option<ProgressView> = None;
-    let mut away_since: Option<Instant> = None;
     loop {
         match follow(url, job, &mut last, &mut shown, output).await {
             Ok(true) => break,
             // The stream ended although the job did not: the coordinator stops or restarts.
-            Ok(false) if away_since.is_none() => away_since = Some(Instant::now()),
-            // A job that nobody knows at the first look is not one that is away.
-            Err(e) if e.code() != Exit::Unreachable || last.is_none() => return Err(e),
-            Err(e) if away_since.is_some_and(|since| since.elapsed() > PATIENCE) => return Err(e),
-            _ => away_since = away_since.or_else(|| Some(Instant::now())),
+            Ok(false) => {}
+            Err(e) if e.code() == Exit::Unreachable && shown.heard.is_some_and(|at| at.elapsed() < PATIENCE) => {}
+            // Nobody answered at the first look, or not for too long, or the answer was no.
+            Err(e) => return Err(e),
         }
         shown.pause("the coordinator does not answer, trying again");
         tokio::time::sleep(RETRY_EVERY).await;
@@ -83,6 +81,8 @@ struct Shown {
     bar: Option<ProgressBar>,
     interval: Duration,
     printed: Option<(Instant, State, u64)>,
+    /// The last message from the coordinator.
+    heard: Option<Instant>,
 }
 
 impl Shown {
@@ -96,10 +96,11 @@ impl Shown {
             }
             bar
         });
-        Self { bar, interval, printed: None }
+        Self { bar, interval, printed: None, heard: None }
     }
 
     fn show(&mut self, p: &ProgressView, output: &mut Output) -> Result<(), CliError> {
+        self.heard = Some(Instant::now());
         if let Some(bar) = &self.bar {
             bar.set_length(p.steps);
             bar.set_position(p.step);

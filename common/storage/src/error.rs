@@ -264,7 +264,10 @@ fn kind_of_chain(error: &(dyn StdError + 'static)) -> Kind {
         cause = e.source();
     }
     let text = error.to_string();
-    if text.contains(" 405 ") || text.contains("405 Method Not Allowed") || text.contains("501 Not Implemented") {
+    if asks_for_credentials(&text) {
+        Kind::Credentials
+    } else if text.contains(" 405 ") || text.contains("405 Method Not Allowed") || text.contains("501 Not Implemented")
+    {
         Kind::Unsupported
     } else if ["500 ", "502 ", "503 ", "504 ", "429 "].iter().any(|s| text.contains(&format!("status code: {s}"))) {
         Kind::Unreachable
@@ -275,13 +278,14 @@ fn kind_of_chain(error: &(dyn StdError + 'static)) -> Kind {
     }
 }
 
-/// A cloud client without credentials asks the machine's metadata service for some; when that service is not there, the
-/// credentials are missing, not the storage.
+/// A cloud client without credentials asks the machine's metadata service for some; when that service is not there, or
+/// refuses, the credentials are missing, not the storage.
+fn asks_for_credentials(text: &str) -> bool {
+    ["169.254.169.254", "/latest/api/token", "metadata.google.internal", "/metadata/identity"]
+        .iter()
+        .any(|service| text.contains(service))
+}
+
 fn kind_of_http(context: &str, message: &str) -> Kind {
-    let metadata = ["169.254.169.254", "/latest/api/token", "metadata.google.internal", "/metadata/identity"];
-    if metadata.iter().any(|m| context.contains(m) || message.contains(m)) {
-        Kind::Credentials
-    } else {
-        Kind::Unreachable
-    }
+    if asks_for_credentials(context) || asks_for_credentials(message) { Kind::Credentials } else { Kind::Unreachable }
 }
