@@ -62,10 +62,12 @@ fn cuda(shim: &mut cc::Build) {
         );
         std::process::exit(1);
     }
-    shim.define("USE_C10D_NCCL", None).define("USE_CUDA", None).include(root.join("include")).file("cpp/nccl.cpp");
+    shim.define("USE_C10D_NCCL", None).define("USE_CUDA", None).include("cpp/cuda").include(root.join("include")).file("cpp/nccl.cpp");
     println!("cargo:rustc-link-search=native={}", root.join("lib").display());
     println!("cargo:rustc-link-lib=dylib=torch_cuda");
     println!("cargo:rustc-link-lib=dylib=c10_cuda");
+    // Inline functions of libtorch's headers call the runtime, which lies beside the CPU libtorch, too.
+    println!("cargo:rustc-link-lib=dylib:+verbatim=libcudart.so.13");
     // libtorch_cuda's own libraries (cuBLAS, cuDNN, NCCL: 2.5 GB) are looked up on the machine that runs the program.
     println!("cargo:rustc-link-arg=-Wl,--allow-shlib-undefined");
     println!("cargo:link_args=-Wl,--allow-shlib-undefined");

@@ -1,0 +1,4 @@
+// libtorch's headers name these types and this program never uses them: opaque, so that no wheel is needed for them.
+#pragma once
+
+typedef struct cublasLtContext* cublasLtHandle_t;

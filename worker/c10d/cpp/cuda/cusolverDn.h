@@ -1,0 +1,6 @@
+// libtorch's headers name these types and this program never uses them: opaque, so that no wheel is needed for them.
+#pragma once
+
+#include "cusolver_common.h"
+
+typedef struct cusolverDnContext* cusolverDnHandle_t;

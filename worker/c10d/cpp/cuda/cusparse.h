@@ -1,0 +1,5 @@
+// libtorch's headers name these types and this program never uses them: opaque, so that no wheel is needed for them.
+#pragma once
+
+typedef struct cusparseContext* cusparseHandle_t;
+enum cusparseStatus_t : int;
