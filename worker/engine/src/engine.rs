@@ -1,0 +1,265 @@
+//! Weights and the step around the forward passes: backward, update, and the way back when something fails.
+
+use r2o_c10d::{NormLayout, ProcessGroup, Reducer, ReducerOptions};
+use r2o_types::{JobSpec, Objective, Precision};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{EngineError, StepError};
+use crate::kmeans::{self, Start};
+use crate::model::Model;
+use crate::norm::NormScope;
+use crate::step::{self, Context, Forward, StepBatch, StepTicket, Stopwatch};
+
+/// CPU memory kept for the next tensors, at most.
+const CACHED_BYTES: usize = 8 << 30;
+
+/// What an engine computes.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// The job.
+    pub job: JobSpec,
+    /// Where.
+    pub device: Device,
+    /// The lanes of this worker, ascending.
+    pub lanes: Vec<u32>,
+    /// Threads of libtorch; none: as many as it likes.
+    pub threads: Option<i32>,
+}
+
+/// What a step reports. Vectors have one entry per local lane.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepOutput {
+    /// Loss.
+    pub loss_per_lane: Vec<f64>,
+    /// Regions that count, mean per image.
+    pub valid_regions: Vec<f64>,
+    /// Euclidean norm of the mean gradient over all lanes.
+    pub gradient_norm: f64,
+    /// XXH3 of the mask labels, when the batch asks for it.
+    pub mask_digests: Vec<u64>,
+    /// Seconds by phase.
+    pub timings: Vec<(&'static str, f64)>,
+}
+
+/// Masks of some images.
+#[derive(Debug)]
+pub struct MaskPrediction {
+    /// (N, M, M) int64 labels, M a quarter of the image's side.
+    pub map: Tensor,
+    /// Labels are below this.
+    pub count: i64,
+}
+
+/// The method on one worker.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) job: JobSpec,
+    pub(crate) model: Model,
+    pub(crate) device: Device,
+    lanes: Vec<u32>,
+    total_lanes: u32,
+    scope: NormScope,
+    reducer: Option<Reducer>,
+}
+
+impl Engine {
+    /// Weights from the job's seed, equal on every worker, and no peers.
+    ///
+    /// # Errors
+    /// When the job asks for what is not available, or memory is short.
+    pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
+        let EngineOptions { job, device, lanes, threads } = options;
+        if job.method.objective != Objective::Byol {
+            return Err(EngineError::Unsupported {
+                path: "spec.method.objective",
+                reason: "nt_xent is not available yet: use byol".to_owned(),
+            });
+        }
+        if let Some(threads) = threads {
+            tch::set_num_threads(threads.max(1));
+        }
+        r2o_aten::cache_memory(CACHED_BYTES)?;
+        let model = Model::new(&job, device)?;
+        let total_lanes = job.batch.lanes;
+        let layout = NormLayout::new(total_lanes, job.batch.norm_group_lanes.max(1), &lanes);
+        Ok(Self { job, model, device, lanes, total_lanes, scope: NormScope { layout, group: None }, reducer: None })
+    }
+
+    /// An engine of one lane by itself, whatever the job's lanes.
+    pub(crate) fn single(mut job: JobSpec, device: Device) -> Result<Self, EngineError> {
+        job.batch.lanes = 1;
+        job.batch.norm_group_lanes = 1;
+        Self::new(EngineOptions { job, device, lanes: vec![0], threads: None })
+    }
+
+    /// Joins the peers that compute the other lanes; none: this worker has all of them. Every rank must hold the same
+    /// state. Collective.
+    ///
+    /// # Errors
+    /// When peers are lost, or together they do not have every lane once.
+    pub fn attach(&mut self, group: Option<ProcessGroup>) -> Result<(), EngineError> {
+        let layout = NormLayout::new(self.total_lanes, self.job.batch.norm_group_lanes.max(1), &self.lanes);
+        // The old reducer's hooks must be gone before new ones are set.
+        self.reducer = None;
+        let layout = match &group {
+            Some(group) => {
+                let params: Vec<Tensor> = self.model.online.params.iter().map(Tensor::shallow_clone).collect();
+                self.reducer = Some(Reducer::new(group, &params, ReducerOptions::default())?);
+                layout.agree(group)?
+            }
+            None => layout,
+        };
+        self.scope = NormScope { layout, group };
+        Ok(())
+    }
+
+    /// One optimiser step over the batches of all local lanes.
+    ///
+    /// # Errors
+    /// When the batch does not fit, a value is not finite, or a peer is lost. The state is then that before the step.
+    pub fn step(&mut self, batch: &StepBatch, ticket: &StepTicket) -> Result<StepOutput, StepError> {
+        self.check(batch, ticket)?;
+        let before = Snapshot::take(&self.model);
+        let result = self.advance(batch, ticket).map(|(output, _)| output);
+        if result.is_err() {
+            before.restore(&mut self.model);
+        }
+        result
+    }
+
+    /// The step, with what its forward passes left.
+    pub(crate) fn advance(
+        &mut self,
+        batch: &StepBatch,
+        ticket: &StepTicket,
+    ) -> Result<(StepOutput, Forward), StepError> {
+        let mut watch = Stopwatch::default();
+        r2o_aten::drop_grads(&self.model.online.params)?;
+        if let Some(reducer) = &self.reducer {
+            reducer.prepare_forward()?;
+        }
+        let context = Context {
+            job: &self.job,
+            model: &self.model,
+            scope: &self.scope,
+            lanes: &self.lanes,
+            autocast: self.job.precision == Precision::Bfloat16,
+        };
+        let forward = context.forward(batch, ticket, &mut watch)?;
+        watch.time("backward", || self.backward(&forward.losses))?;
+        let gradient_norm = watch.time("update", || self.update(&forward.losses, ticket))?;
+        let lanes = |t: &Tensor| Vec::<f64>::try_from(t.to_kind(Kind::Double).to_device(Device::Cpu).detach());
+        let mask_digests = if batch.audit { digests(&forward.masks.map, self.lanes.len())? } else { Vec::new() };
+        let output = StepOutput {
+            loss_per_lane: lanes(&forward.losses)?,
+            valid_regions: lanes(&forward.valid)?,
+            gradient_norm,
+            mask_digests,
+            timings: watch.phases,
+        };
+        Ok((output, forward))
+    }
+
+    /// Gradients of the mean loss over all lanes of the job: the reducer takes the mean over ranks, which have different
+    /// numbers of lanes.
+    fn backward(&self, losses: &Tensor) -> Result<(), StepError> {
+        let world = self.scope.group.as_ref().map_or(1, ProcessGroup::world);
+        let total = if self.scope.group.is_some() { self.total_lanes } else { self.lanes.len() as u32 };
+        let loss = losses.sum(Kind::Float) * (world as f64 / f64::from(total));
+        if let Some(reducer) = &self.reducer {
+            reducer.prepare_backward()?;
+        }
+        Ok(loss.f_backward()?)
+    }
+
+    /// LARS, once everything is known to be finite. Returns the gradient's norm.
+    fn update(&mut self, losses: &Tensor, ticket: &StepTicket) -> Result<f64, StepError> {
+        let buffers = [&self.model.online.flat_buffers, &self.model.target.flat_buffers].map(Tensor::shallow_clone);
+        r2o_c10d::average_running(&self.scope.layout, self.scope.group.as_ref(), &buffers)?;
+        let grads: Vec<Tensor> = self.model.online.params.iter().map(Tensor::grad).collect();
+        let norms = Vec::<f64>::try_from(r2o_aten::norms(&grads)?)?;
+        let not_finite = |lane, tensor| StepError::NotFinite { step: ticket.step, lane, tensor };
+        let losses = Vec::<f64>::try_from(losses.detach().to_device(Device::Cpu).to_kind(Kind::Double))?;
+        if let Some((lane, _)) = self.lanes.iter().zip(&losses).find(|(_, loss)| !loss.is_finite()) {
+            return Err(not_finite(Some(*lane), "loss".to_owned()));
+        }
+        if let Some(index) = norms.iter().position(|norm| !norm.is_finite()) {
+            return Err(not_finite(
+                None,
+                format!("grad.{}", self.model.online_name(&self.model.slots.params[index].name)),
+            ));
+        }
+        let optimizer = &self.job.optimizer;
+        r2o_aten::lars(
+            &self.model.online.params,
+            &grads,
+            &self.model.momentum.params,
+            &self.model.adapt,
+            r2o_aten::LarsOptions {
+                learning_rate: ticket.learning_rate,
+                momentum: optimizer.momentum,
+                weight_decay: optimizer.weight_decay,
+                trust: optimizer.trust_coefficient,
+            },
+        )?;
+        Ok(norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt())
+    }
+
+    pub(crate) fn check(&self, batch: &StepBatch, ticket: &StepTicket) -> Result<(), StepError> {
+        let images = i64::from(self.job.batch.samples_per_lane) * self.lanes.len() as i64;
+        step::check(batch, images, i64::from(self.job.data.image_size))
+            .map_err(|reason| StepError::Input { step: ticket.step, reason })
+    }
+
+    /// Masks of raw views (N, 3, s, s) with their prior (N, s, s), as a lane of their own: for pictures. Leaves no trace
+    /// in the state.
+    ///
+    /// # Errors
+    /// When shapes do not fit, or there are fewer regions than clusters.
+    pub fn predict_masks(&mut self, raw: &Tensor, prior: &Tensor, k: u32) -> Result<MaskPrediction, StepError> {
+        let before = Snapshot::take(&self.model);
+        let context = Context {
+            job: &self.job,
+            model: &self.model,
+            scope: &NormScope::single(),
+            lanes: &[0],
+            autocast: self.job.precision == Precision::Bfloat16,
+        };
+        let start = |clusters| Start::PlusPlus(kmeans::uniforms("gallery", &[vec![self.job.seed]], clusters));
+        let masks = tch::no_grad(|| context.masks(raw, prior, k, start, 0, &mut Stopwatch::default()));
+        before.restore(&mut self.model);
+        masks.map(|masks| MaskPrediction { map: masks.map, count: masks.count })
+    }
+}
+
+/// What a step changes before it is known to succeed.
+struct Snapshot {
+    target: Tensor,
+    target_buffers: Tensor,
+    online_buffers: Tensor,
+}
+
+impl Snapshot {
+    fn take(model: &Model) -> Self {
+        let copy = |t: &Tensor| tch::no_grad(|| t.copy());
+        Self {
+            target: copy(&model.target.flat),
+            target_buffers: copy(&model.target.flat_buffers),
+            online_buffers: copy(&model.online.flat_buffers),
+        }
+    }
+
+    fn restore(&self, model: &mut Model) {
+        tch::no_grad(|| {
+            model.target.flat.copy_(&self.target);
+            model.target.flat_buffers.copy_(&self.target_buffers);
+            model.online.flat_buffers.copy_(&self.online_buffers);
+        });
+    }
+}
+
+/// XXH3 of each lane's labels, as bytes.
+fn digests(map: &Tensor, lanes: usize) -> Result<Vec<u64>, StepError> {
+    let labels = Vec::<u8>::try_from(map.to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous().view(-1))?;
+    Ok(labels.chunks((labels.len() / lanes.max(1)).max(1)).map(xxhash_rust::xxh3::xxh3_64).collect())
+}

@@ -1,0 +1,197 @@
+//! The engine's face in plain memory, for callers that know no tensors.
+
+use std::collections::{HashMap, HashSet};
+
+use tch::{Kind, Tensor};
+use xxhash_rust::xxh3::Xxh3Default;
+
+use crate::engine::{Engine, StepOutput};
+use crate::error::{EngineError, StateError, StepError};
+use crate::step::{StepBatch, StepTicket};
+
+/// The one type of the state's tensors, in safetensors' words.
+const F32: &str = "F32";
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device(tch::Device);
+
+impl Device {
+    /// The CPU.
+    #[must_use]
+    pub fn cpu() -> Self {
+        Self(tch::Device::Cpu)
+    }
+
+    /// The first GPU, if libtorch sees one.
+    #[must_use]
+    pub fn cuda() -> Option<Self> {
+        tch::Cuda::is_available().then_some(Self(tch::Device::Cuda(0)))
+    }
+}
+
+impl From<Device> for tch::Device {
+    fn from(device: Device) -> Self {
+        device.0
+    }
+}
+
+/// A tensor of the state, copied out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostTensor {
+    /// Name, such as `online.backbone.conv1.weight`.
+    pub name: String,
+    /// safetensors' word for the type.
+    pub dtype: String,
+    /// Shape.
+    pub shape: Vec<u64>,
+    /// Little-endian, contiguous.
+    pub bytes: Vec<u8>,
+}
+
+/// Images of all local lanes, lane-major. See [`StepBatch`].
+#[derive(Debug, Clone, Copy)]
+pub struct HostBatch<'a> {
+    /// N = lanes * samples per lane.
+    pub images: usize,
+    /// Side s in pixels.
+    pub size: usize,
+    /// (N, 3, s, s)
+    pub raw: &'a [f32],
+    /// (N, 3, s, s)
+    pub view1: &'a [f32],
+    /// (N, 3, s, s)
+    pub view2: &'a [f32],
+    /// (N, s, s)
+    pub prior: &'a [u8],
+    /// (N, 4)
+    pub boxes1: &'a [f32],
+    /// (N, 4)
+    pub boxes2: &'a [f32],
+    /// (N)
+    pub flips1: &'a [bool],
+    /// (N)
+    pub flips2: &'a [bool],
+    /// Hash the masks of each lane.
+    pub audit: bool,
+}
+
+impl HostBatch<'_> {
+    /// # Errors
+    /// When a slice is not as long as the shape says.
+    fn tensors(&self, device: tch::Device) -> Result<StepBatch, String> {
+        let (n, s) = (self.images as i64, self.size as i64);
+        let place = |t: Tensor, shape: &[i64], name: &str| {
+            let wanted = shape.iter().product::<i64>();
+            if t.size() == [wanted] {
+                Ok(t.view(shape).to_device(device))
+            } else {
+                Err(format!("`{name}` has {} values, its shape {shape:?} needs {wanted}", t.size()[0]))
+            }
+        };
+        let image = |values: &[f32], name| place(Tensor::from_slice(values), &[n, 3, s, s], name);
+        Ok(StepBatch {
+            raw: image(self.raw, "raw")?,
+            view1: image(self.view1, "view1")?,
+            view2: image(self.view2, "view2")?,
+            prior: place(Tensor::from_slice(self.prior), &[n, s, s], "prior")?,
+            boxes1: place(Tensor::from_slice(self.boxes1), &[n, 4], "boxes1")?,
+            boxes2: place(Tensor::from_slice(self.boxes2), &[n, 4], "boxes2")?,
+            flips1: place(Tensor::from_slice(self.flips1), &[n], "flips1")?,
+            flips2: place(Tensor::from_slice(self.flips2), &[n], "flips2")?,
+            centres: None,
+            audit: self.audit,
+        })
+    }
+}
+
+impl Engine {
+    /// [`Engine::step`] from plain memory.
+    ///
+    /// # Errors
+    /// As [`Engine::step`].
+    pub fn step_host(&mut self, batch: &HostBatch<'_>, ticket: &StepTicket) -> Result<StepOutput, StepError> {
+        let input = |reason| StepError::Input { step: ticket.step, reason };
+        self.step(&batch.tensors(self.device).map_err(input)?, ticket)
+    }
+
+    /// [`Engine::predict_masks`] from the raw views and priors of a batch: (N, M, M) labels.
+    ///
+    /// # Errors
+    /// As [`Engine::predict_masks`].
+    pub fn predict_masks_host(&mut self, batch: &HostBatch<'_>, k: u32) -> Result<Vec<u8>, StepError> {
+        let batch = batch.tensors(self.device).map_err(|reason| StepError::Input { step: 0, reason })?;
+        let masks = self.predict_masks(&batch.raw, &batch.prior, k)?;
+        let labels = masks.map.to_kind(Kind::Uint8).to_device(tch::Device::Cpu).contiguous();
+        Ok(Vec::<u8>::try_from(labels.view(-1))?)
+    }
+
+    /// Names and bytes of the state's tensors, in [`Engine::state`]'s order.
+    #[must_use]
+    pub fn tensor_sizes(&self) -> Vec<(String, usize)> {
+        self.state().into_iter().map(|(name, tensor)| (name, tensor.numel() * size_of::<f32>())).collect()
+    }
+
+    /// Copies the named tensors of the state to host memory.
+    ///
+    /// # Errors
+    /// When a name is unknown or the device fails.
+    pub fn copy_out(&self, names: &[&str]) -> Result<Vec<HostTensor>, EngineError> {
+        let wanted: HashSet<&str> = names.iter().copied().collect();
+        let state = self.state();
+        if let Some(name) = names.iter().find(|name| !state.iter().any(|(known, _)| known == **name)) {
+            return Err(StateError::Missing { name: (*name).to_owned() }.into());
+        }
+        let chosen = state.into_iter().filter(|(name, _)| wanted.contains(name.as_str()));
+        chosen
+            .map(|(name, tensor)| {
+                let shape = tensor.size().iter().map(|&n| n.unsigned_abs()).collect();
+                Ok(HostTensor { name, dtype: F32.to_owned(), shape, bytes: bytes(&tensor)? })
+            })
+            .collect()
+    }
+
+    /// Replaces the state; see [`Engine::load_state`].
+    ///
+    /// # Errors
+    /// When a tensor is missing, unknown, or of another shape or type, by name; nothing has changed then.
+    pub fn load(&mut self, tensors: Vec<HostTensor>) -> Result<(), EngineError> {
+        let state = tensors.into_iter().map(tensor).collect::<Result<HashMap<_, _>, _>>()?;
+        self.load_state(&state)
+    }
+
+    /// XXH3 of all names and values of the state: equal on replicas that are equal bit by bit.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn digest(&self) -> Result<u64, EngineError> {
+        let mut hasher = Xxh3Default::new();
+        for (name, tensor) in self.state() {
+            hasher.update(name.as_bytes());
+            hasher.update(&bytes(&tensor)?);
+        }
+        Ok(hasher.digest())
+    }
+}
+
+/// Little-endian bytes of a float32 tensor, contiguous in its shape's order.
+pub(crate) fn bytes(tensor: &Tensor) -> Result<Vec<u8>, EngineError> {
+    let tensor = tensor.detach().to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous();
+    let mut bytes = vec![0; tensor.numel() * size_of::<f32>()];
+    tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+    Ok(bytes)
+}
+
+fn tensor(host: HostTensor) -> Result<(String, Tensor), EngineError> {
+    let HostTensor { name, dtype, shape, bytes } = host;
+    if dtype != F32 {
+        return Err(StateError::Type { name, found: dtype }.into());
+    }
+    let shape: Vec<i64> = shape.iter().map(|&n| i64::try_from(n).unwrap_or(i64::MAX)).collect();
+    let expected = shape.iter().fold(size_of::<f32>(), |product, &n| product.saturating_mul(n.unsigned_abs() as usize));
+    if bytes.len() != expected {
+        return Err(StateError::Length { name, found: bytes.len(), expected }.into());
+    }
+    let tensor = Tensor::f_from_data_size(&bytes, &shape, Kind::Float)?;
+    Ok((name, tensor))
+}

@@ -1,0 +1,91 @@
+//! The three networks: online (backbone, projector), its predictor, and the target, which follows by moving average.
+
+use r2o_types::JobSpec;
+use tch::{Device, Tensor};
+
+use crate::backbone::Backbone;
+use crate::error::{EngineError, StepError};
+use crate::heads::Head;
+use crate::loss;
+use crate::norm::NormScope;
+use crate::weights::{Slots, Weights};
+
+/// Drawing and values of everything that is trained or follows.
+#[derive(Debug)]
+pub(crate) struct Model {
+    backbone: Backbone,
+    projector: Head,
+    predictor: Head,
+    /// Of online network and predictor; the target's are the first of them.
+    pub(crate) slots: Slots,
+    /// Of the target.
+    pub(crate) target_slots: Slots,
+    pub(crate) online: Weights,
+    pub(crate) target: Weights,
+    pub(crate) momentum: Weights,
+    /// Which parameters are decayed and adapted: those with more than one dimension.
+    pub(crate) adapt: Vec<bool>,
+}
+
+impl Model {
+    /// First values from the seed; the target starts equal to the online network.
+    pub(crate) fn new(job: &JobSpec, device: Device) -> Result<Self, EngineError> {
+        let mut slots = Slots::default();
+        let backbone = Backbone::new(&mut slots, "backbone", job.model.backbone).ok_or(EngineError::Unsupported {
+            path: "spec.model.backbone",
+            reason: "vit_b_16 is not available yet: use resnet18, resnet34 or resnet50".to_owned(),
+        })?;
+        let (hidden, output) = (i64::from(job.model.projector.hidden), i64::from(job.model.projector.output));
+        let projector = Head::new(&mut slots, "projector", backbone.channels(), hidden, output);
+        let target_slots = slots.prefix(slots.params.len(), slots.buffers.len());
+        let hidden = i64::from(job.model.predictor.hidden);
+        let predictor = Head::new(&mut slots, "predictor", output, hidden, output);
+
+        let mut online = Weights::zeros(&slots, device)?;
+        online.initialise(&slots, job.seed)?;
+        let mut target = Weights::zeros(&target_slots, device)?;
+        target.flat.f_copy_(&online.flat.narrow(0, 0, target.flat.size()[0]))?;
+        target.flat_buffers.f_copy_(&online.flat_buffers.narrow(0, 0, target.flat_buffers.size()[0]))?;
+        online.require_gradients();
+        let no_buffers = slots.prefix(slots.params.len(), 0);
+        let momentum = Weights::zeros(&no_buffers, device)?;
+        let adapt = slots.params.iter().map(|slot| slot.shape.len() > 1).collect();
+        Ok(Self { backbone, projector, predictor, slots, target_slots, online, target, momentum, adapt })
+    }
+
+    /// C4 of raw views, by the target network; moves its running statistics.
+    pub(crate) fn mask_features(&self, raw: &Tensor, scope: &NormScope) -> Result<Tensor, StepError> {
+        self.backbone.c4(raw, &self.target, scope)
+    }
+
+    /// Predictions (rows, D) for views (N, 3, s, s) under masks (N, K, cells).
+    pub(crate) fn predict(&self, views: &Tensor, masks: &Tensor, scope: &NormScope) -> Result<Tensor, StepError> {
+        let projections = self.project(views, masks, &self.online, scope)?;
+        self.predictor.forward(&projections, &self.online, scope)
+    }
+
+    /// The target's projections (rows, D).
+    pub(crate) fn target(&self, views: &Tensor, masks: &Tensor, scope: &NormScope) -> Result<Tensor, StepError> {
+        self.project(views, masks, &self.target, scope)
+    }
+
+    fn project(
+        &self,
+        views: &Tensor,
+        masks: &Tensor,
+        weights: &Weights,
+        scope: &NormScope,
+    ) -> Result<Tensor, StepError> {
+        let features = self.backbone.c5(views, weights, scope)?;
+        let pooled = loss::pool(masks, &features);
+        let channels = pooled.size()[2];
+        self.projector.forward(&pooled.reshape([-1, channels]), weights, scope)
+    }
+
+    /// Moves the target's parameters (not its buffers) towards the online network's.
+    pub(crate) fn follow(&self, tau: f64) -> Result<(), StepError> {
+        let length = self.target.flat.size()[0];
+        let online = self.online.flat.narrow(0, 0, length);
+        Ok(r2o_aten::ema(&[self.target.flat.shallow_clone()], &[online], tau)?)
+    }
+}
