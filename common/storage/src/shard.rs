@@ -29,7 +29,9 @@ pub enum SetError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// There is no index.
-    #[error("no data set at {url}: `{INDEX}` is missing; pack one by `r2octl data pack SRC --out {url}`, or finish it by the same command")]
+    #[error(
+        "no data set at {url}: `{INDEX}` is missing; pack one by `r2octl data pack SRC --out {url}`, or finish it by the same command"
+    )]
     Missing {
         /// Where it was looked for.
         url: String,
