@@ -90,9 +90,7 @@ fn tables_and_documents_of_jobs() {
     2023-11-14T22:13:20Z ! WorkerLost             beta missed its lease
     ");
     insta::assert_snapshot!(printed(&r2octl(&fake.url, &["logs", "demo", "--tail", "1", "-o", "wide"]), 0), @"2023-11-14T22:13:20Z INFO  alpha r2o_engine: two threads");
-    insta::assert_snapshot!(printed(&r2octl(&fake.url, &["logs", "demo", "-o", "json"]), 0), @r#"
-    {"time":"2023-11-14T22:13:20Z","unixMs":1700000000000,"worker":"alpha","level":"INFO","target":"r2o_engine","message":"two threads"}
-    "#);
+    insta::assert_snapshot!(printed(&r2octl(&fake.url, &["logs", "demo", "-o", "json"]), 0), @r#"{"time":"2023-11-14T22:13:20Z","unixMs":1700000000000,"worker":"alpha","level":"INFO","target":"r2o_engine","message":"two threads"}"#);
     insta::assert_snapshot!(printed(&r2octl(&fake.url, &["checkpoint", "demo"]), 0), @"checkpoint of job `demo` after step 120: manifests/000000000120.json");
     insta::assert_snapshot!(printed(&r2octl(&fake.url, &["cancel", "demo", "--reason", "enough"]), 0), @"job `demo` is cancelled");
 }
@@ -111,6 +109,23 @@ fn watching_prints_plain_lines_without_a_terminal() {
     let lines = printed(&r2octl(&fake.url, &["watch", "demo", "-o", "json"]), 0);
     let last: serde_json::Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
     assert_eq!(last["state"], "Succeeded");
+}
+
+/// `script` of util-linux gives the program a terminal.
+#[test]
+fn watching_draws_a_bar_on_a_terminal() {
+    if !Command::new("script").arg("--version").output().is_ok_and(|out| out.status.success()) {
+        println!("not run: progress bar on a terminal: needs `script` (util-linux)");
+        return;
+    }
+    let fake = Fake::start(Script::ending(JobState::Succeeded));
+    let watch = format!("stty cols 160; {} watch demo", env!("CARGO_BIN_EXE_r2octl"));
+    let mut command = Command::new("script");
+    command.args(["-qec", &watch, "/dev/null"]).env("R2O_COORDINATOR", &fake.url).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let screen = printed(&output, 0);
+    assert!(screen.contains("demo Running") && screen.contains("step 0/66"), "{screen}");
+    assert!(screen.contains("Succeeded epoch 2/2  step 66/66"), "the last line stays: {screen}");
 }
 
 #[test]
