@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use r2o_types::TrainJob;
 
-use crate::Session;
+use crate::{Millis, Outcome, Session};
 
 /// A job that enters the queue.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,12 +15,16 @@ pub struct NewJob {
     pub steps_per_epoch: u64,
     /// Place in the queue among equal priorities: the number of its journal record.
     pub order: u64,
+    /// When it was submitted.
+    pub submitted_at: Millis,
+    /// The highest generation that ever worked for it, also under another coordinator; 0: none. Numbers go on above it.
+    pub last_generation: u64,
     /// Where it starts.
     pub resume: Resume,
 }
 
 /// Where a job that enters the queue starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resume {
     /// From the seed.
     Fresh,
@@ -28,6 +32,15 @@ pub enum Resume {
     Checkpoint(u64),
     /// The storage must be asked first: the coordinator has just started.
     Locate,
+    /// Not at all: it has ended, and is only listed.
+    Ended {
+        /// How.
+        outcome: Outcome,
+        /// When.
+        at: Millis,
+        /// Its newest checkpoint.
+        checkpoint: Option<u64>,
+    },
 }
 
 /// What a worker says of itself.

@@ -70,7 +70,7 @@ impl Core {
     pub fn handle(&mut self, now: Millis, event: Event) -> Vec<Command> {
         match event {
             Event::Tick => {}
-            Event::JobSubmitted(new) => self.on_submitted(now, *new),
+            Event::JobSubmitted(new) => self.on_submitted(*new),
             Event::CancelRequested { job, reason } => self.on_cancel(&job, reason),
             Event::CheckpointRequested { job, request } => self.on_checkpoint_requested(now, &job, request),
             Event::WorkerJoined { session, worker } => self.on_joined(now, session, worker),
@@ -122,14 +122,21 @@ impl Core {
         leases.chain(jobs).min()
     }
 
-    fn on_submitted(&mut self, now: Millis, new: NewJob) {
+    /// How long a worker may be silent.
+    #[must_use]
+    pub fn lease_ms(&self) -> Millis {
+        self.config.lease_ms
+    }
+
+    fn on_submitted(&mut self, new: NewJob) {
         let name = new.job.metadata.name.clone();
         // The shell asks before it records; a name in use would mix two runs.
         if self.jobs.get(&name).is_some_and(|j| !matches!(j.phase, Phase::Ended { .. })) {
             return;
         }
         let schedule = Schedule::new(&new.job.spec, new.steps_per_epoch);
-        let generation = self.jobs.get(&name).map_or(0, |j| j.generation);
+        self.last_generation = self.last_generation.max(new.last_generation);
+        let generation = self.jobs.get(&name).map_or(0, |j| j.generation).max(new.last_generation);
         let job = Job {
             spec: new.job.to_json().into(),
             schedule,
@@ -141,7 +148,7 @@ impl Core {
             high_water: 0,
             failures: Failures::default(),
             saving: Saving::default(),
-            submitted_at: now,
+            submitted_at: new.submitted_at,
             started_at: None,
             ended_at: None,
             generation,
@@ -153,7 +160,17 @@ impl Core {
             Resume::Fresh => self.enqueue(&name, None),
             Resume::Checkpoint(step) => self.enqueue(&name, Some(step)),
             Resume::Locate => self.out.push(Command::LocateCheckpoint { job: name }),
+            Resume::Ended { outcome, at, checkpoint } => self.list_ended(&name, outcome, at, checkpoint),
         }
+    }
+
+    fn list_ended(&mut self, name: &str, outcome: Outcome, at: Millis, checkpoint: Option<u64>) {
+        let Some(job) = self.jobs.get_mut(name) else { return };
+        job.checkpoint = checkpoint;
+        job.committed = checkpoint.unwrap_or(0);
+        job.high_water = job.committed;
+        job.ended_at = Some(at);
+        job.phase = Phase::Ended { outcome };
     }
 
     fn on_located(&mut self, name: &str, step: Option<u64>) {

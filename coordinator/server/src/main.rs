@@ -1,3 +1,107 @@
-//! TODO
+//! `r2o-coordinator`: the clock, the membership and the truth of a fleet.
 
-fn main() {}
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use r2o_coordinator::{Ended, Options, Service};
+use r2o_telemetry::{LogFormat, LogOptions, build_info};
+
+/// Coordinates training jobs: queues them, forms generations of workers, grants steps, commits checkpoints.
+#[derive(Debug, Parser)]
+#[command(name = "r2o-coordinator", version)]
+struct Cli {
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, env = "R2O_LISTEN", default_value = "127.0.0.1:7070")]
+    listen: SocketAddr,
+    /// Folder or object-store URL of the journal and, by default, of the jobs' results.
+    #[arg(long, env = "R2O_STATE")]
+    state: String,
+    /// File that gets the URL at which the coordinator serves, once it does.
+    #[arg(long)]
+    address_file: Option<PathBuf>,
+    /// Seconds after which a silent worker is lost.
+    #[arg(long, default_value_t = 10.0)]
+    worker_lease: f64,
+    /// Seconds that a job with enough workers waits for more.
+    #[arg(long, default_value_t = 2.0)]
+    join_window: f64,
+    /// Seconds that a coordinator's lead over the state lasts when it is not renewed.
+    #[arg(long, default_value_t = 15.0)]
+    leader_lease: f64,
+    /// Look of log lines: text or json.
+    #[arg(long, env = "R2O_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// Filter of log lines, like `info,r2o_coordinator=debug`.
+    #[arg(long)]
+    log: Option<String>,
+}
+
+impl Cli {
+    fn options(&self) -> Result<Options> {
+        let seconds = |name: &str, value: f64| match Duration::try_from_secs_f64(value) {
+            Ok(span) if !span.is_zero() => Ok(span),
+            _ => bail!("--{name} {value}: must be a number of seconds above 0"),
+        };
+        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let mut options = Options::new(&self.state);
+        options.listen = self.listen;
+        options.address_file.clone_from(&self.address_file);
+        options.core.lease_ms = ms(seconds("worker-lease", self.worker_lease)?);
+        options.core.join_window_ms = (self.join_window.max(0.0) * 1000.0) as u64;
+        options.leader_lease = seconds("leader-lease", self.leader_lease)?;
+        Ok(options)
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let log = LogOptions { format: cli.log_format, filter: cli.log.clone() };
+    if let Err(error) = r2o_telemetry::init(&log) {
+        eprintln!("r2o-coordinator: {error}");
+        return ExitCode::from(2);
+    }
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("r2o-coordinator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let options = cli.options()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        tracing::info!("r2o-coordinator {} on state {}", build_info(), options.state);
+        let mut handle = Service::start(options).await?;
+        let ended = tokio::select! {
+            ended = handle.ended() => ended,
+            signal = signalled() => {
+                tracing::info!("{}: stopping", signal?);
+                Ended::Asked
+            }
+        };
+        handle.shutdown().await;
+        match ended {
+            Ended::Asked => Ok(()),
+            Ended::LostLeadership(reason) | Ended::Failed(reason) => bail!(reason),
+        }
+    })
+}
+
+/// Waits for SIGTERM or ctrl-c.
+async fn signalled() -> Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+    }
+}

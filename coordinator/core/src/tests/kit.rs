@@ -17,7 +17,14 @@ pub(super) fn job(name: &str, epochs: u64, fleet: &str) -> TrainJob {
 }
 
 pub(super) fn submit(job: TrainJob, order: u64, resume: Resume) -> Event {
-    Event::JobSubmitted(Box::new(NewJob { job, steps_per_epoch: 4, order, resume }))
+    Event::JobSubmitted(Box::new(NewJob {
+        job,
+        steps_per_epoch: 4,
+        order,
+        submitted_at: 0,
+        last_generation: 0,
+        resume,
+    }))
 }
 
 pub(super) struct Kit {

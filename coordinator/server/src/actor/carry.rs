@@ -1,0 +1,154 @@
+//! One arm per command.
+
+use std::future::Future;
+
+use r2o_coordinator_core::{Command, CommittedStep, Event, Outcome, Session};
+use r2o_proto::v1::coordinator_message::Kind;
+use r2o_proto::v1::{Refused, Release, TakeCheckpoint};
+use r2o_telemetry::TaskKind;
+use r2o_types::TrainJob;
+
+use super::{Actor, Lost};
+use crate::checkpoints::{self, Commit};
+use crate::record::Record;
+use crate::wire;
+
+impl Actor {
+    pub(super) async fn carry_out(&mut self, command: Command) -> Result<(), Lost> {
+        let unix_ms = self.clock.now();
+        match command {
+            Command::RecordGeneration { job, generation, workers } => {
+                self.record(&Record::GenerationOpened { job, generation, workers, unix_ms }).await?;
+            }
+            Command::RecordCheckpoint { job, generation, step } => {
+                self.record(&Record::CheckpointCommitted { job, generation, step, unix_ms }).await?;
+            }
+            Command::RecordEnd { job, outcome } => self.end(job, outcome).await?,
+            Command::OpenRendezvous { job, generation } => self.rooms.open(&job, generation),
+            Command::CloseRendezvous { job } => self.rooms.close(&job),
+            Command::Assign { session, assignment } => {
+                self.send(session, Kind::Assignment(wire::assignment(&assignment)));
+            }
+            Command::Grant { sessions, ticket } => {
+                self.send_all(&sessions, &Kind::Ticket(wire::ticket(&ticket)));
+            }
+            Command::TakeCheckpoint { sessions, job, generation, step } => {
+                self.send_all(&sessions, &Kind::TakeCheckpoint(TakeCheckpoint { job, generation, step }));
+            }
+            Command::Release { session, job, generation, reason } => {
+                self.send(session, Kind::Release(Release { job, generation, reason }));
+            }
+            Command::Disconnect { session, reason, refuse } => self.disconnect(session, reason, refuse),
+            Command::CommitStep(step) => self.commit_step(*step),
+            Command::CommitCheckpoint { job, generation, step, epoch, tensors } => {
+                let worker_version = self.version_of_worker(&job);
+                let unix_ms = self.clock.unix_ms();
+                if let Some(entry) = self.board.get(&job) {
+                    let commit = Commit { job, generation, step, epoch, tensors, worker_version, unix_ms };
+                    self.in_background("checkpoint", checkpoints::commit(entry, commit));
+                }
+            }
+            Command::LocateCheckpoint { job } => {
+                if let Some(entry) = self.board.get(&job) {
+                    self.in_background("locate", checkpoints::locate(entry, job));
+                }
+            }
+            Command::Finalize { job, .. } => {
+                if let Some(entry) = self.board.get(&job) {
+                    let recorder = self.recorders.get(&job).cloned();
+                    self.in_background("finalize", checkpoints::finalize(entry, recorder, job));
+                }
+            }
+            Command::AnswerCheckpoint { request, answer } => {
+                if let Some(reply) = self.requests.remove(&request) {
+                    let _gone = reply.send(answer);
+                }
+            }
+            Command::Announce { job, notice } => {
+                if let Some(entry) = self.board.get(&job) {
+                    entry.announce(notice.reason, notice.message, notice.warning);
+                }
+            }
+            Command::JobChanged { job } => {
+                if let (Some(entry), Some(view)) = (self.board.get(&job), self.core.job(&job)) {
+                    entry.update(view);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self, job: String, outcome: Outcome) -> Result<(), Lost> {
+        let unix_ms = self.clock.now();
+        self.recorders.remove(&job);
+        self.record(&Record::JobEnded { job, outcome: outcome.into(), unix_ms }).await
+    }
+
+    fn commit_step(&mut self, step: CommittedStep) {
+        let job = &step.ticket.job;
+        if let Some(entry) = self.board.get(job) {
+            entry.step(&step);
+        }
+        if let Some(recorder) = self.recorders.get(job) {
+            recorder.step(wire::step_record(step));
+        }
+    }
+
+    fn send(&self, session: Session, kind: Kind) {
+        if let Some(line) = self.lines.get(&session) {
+            // A stream that broke is reported by the task that reads it.
+            let _broken = line.outbox.send(Ok(wire::message(kind)));
+        }
+    }
+
+    fn send_all(&self, sessions: &[Session], kind: &Kind) {
+        sessions.iter().for_each(|session| self.send(*session, kind.clone()));
+    }
+
+    fn disconnect(&mut self, session: Session, reason: String, refuse: bool) {
+        tracing::warn!(session, "closing a worker's stream: {reason}");
+        if refuse {
+            self.send(session, Kind::Refused(Refused { reason }));
+        }
+        self.hang_up(session);
+    }
+
+    /// Forgets a stream; both of its halves end.
+    pub(crate) fn hang_up(&mut self, session: Session) {
+        if let Some(line) = self.lines.remove(&session) {
+            line.end.cancel();
+        }
+    }
+
+    fn version_of_worker(&self, job: &str) -> String {
+        let workers = self.board.workers();
+        workers.iter().find(|w| w.job.as_deref() == Some(job)).map(|w| w.info.version.clone()).unwrap_or_default()
+    }
+
+    fn in_background(&self, name: &'static str, work: impl Future<Output = Event> + Send + 'static) {
+        let mailbox = self.mailbox.clone();
+        let _runs_on = r2o_telemetry::spawn(name, TaskKind::Work, async move { mailbox.event(work.await) });
+    }
+
+    /// Takes over what the journal says.
+    pub(crate) async fn restore(&mut self, jobs: Vec<r2o_coordinator_core::NewJob>) -> Result<(), Lost> {
+        for new in jobs {
+            let job: TrainJob = new.job.clone();
+            let url = job.spec.checkpoint.url.clone().unwrap_or_default();
+            let store = r2o_storage::open(&url).unwrap_or_else(|error| {
+                tracing::warn!(job = job.metadata.name, "{error}");
+                self.state.child(&format!("jobs/{}", job.metadata.name))
+            });
+            let commands = self.core.handle(self.clock.now(), Event::JobSubmitted(Box::new(new)));
+            let events = r2o_storage::run::read_events(&store).await.unwrap_or_default();
+            let entry = self.add_entry(&job.metadata.name, job.spec.epochs, store, events);
+            if let Some(entry) = entry.filter(|e| !e.view().state.has_ended()) {
+                entry.announce("CoordinatorRestarted", "the coordinator has restarted".to_owned(), false);
+            }
+            for command in commands {
+                self.carry_out(command).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,218 @@
+//! What anybody may read without waiting for the actor: jobs, their progress, events and logs, and the workers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use r2o_coordinator_core::{CommittedStep, JobView, Millis, WorkerView};
+use r2o_proto::v1 as wire;
+use r2o_storage::Store;
+use r2o_storage::run::EventRecord;
+
+use crate::clock::Clock;
+use crate::feed::Feed;
+use crate::wire as to_wire;
+
+const PROGRESS_KEPT: usize = 4_096;
+const EVENTS_KEPT: usize = 10_000;
+const LOGS_KEPT: usize = 5_000;
+
+/// Weight of the newest step in the smoothed duration of a step.
+const NEWEST: f64 = 0.2;
+
+/// One job. A job that is submitted again gets a new entry.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) progress: Arc<Feed<wire::Progress>>,
+    pub(crate) events: Arc<Feed<EventRecord>>,
+    pub(crate) logs: Arc<Feed<wire::JobLog>>,
+    /// Where checkpoints, history and report lie.
+    pub(crate) store: Store,
+    pub(crate) epochs: u64,
+    clock: Clock,
+    facts: Mutex<Facts>,
+}
+
+#[derive(Debug)]
+struct Facts {
+    view: JobView,
+    last: Option<LastStep>,
+    report: String,
+}
+
+#[derive(Debug, Clone)]
+struct LastStep {
+    k: u32,
+    tau: f64,
+    learning_rate: f64,
+    loss: f64,
+    gradient_norm: f64,
+    valid_regions: f64,
+    images: u64,
+    /// Smoothed.
+    seconds: f64,
+}
+
+impl Entry {
+    pub(crate) fn new(view: JobView, epochs: u64, store: Store, earlier: Vec<EventRecord>, clock: Clock) -> Arc<Self> {
+        let events = Feed::new(EVENTS_KEPT);
+        earlier.into_iter().for_each(|event| events.push(event));
+        let facts = Mutex::new(Facts { view, last: None, report: String::new() });
+        let (progress, logs) = (Feed::new(PROGRESS_KEPT), Feed::new(LOGS_KEPT));
+        Arc::new(Self { progress, events, logs, store, epochs, clock, facts })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn view(&self) -> JobView {
+        self.lock().view.clone()
+    }
+
+    pub(crate) fn spec(&self) -> Arc<str> {
+        Arc::clone(&self.lock().view.spec)
+    }
+
+    pub(crate) fn set_report(&self, url: String) {
+        self.lock().report = url;
+    }
+
+    /// Adds to the event log, and to the process's own log.
+    pub(crate) fn announce(&self, reason: &str, message: String, warning: bool) {
+        let job = self.lock().view.name.clone();
+        if warning {
+            tracing::warn!(job, "{reason}: {message}");
+        } else {
+            tracing::info!(job, "{reason}: {message}");
+        }
+        let event = EventRecord { unix_ms: self.clock.unix_ms(), reason: reason.to_owned(), message, warning };
+        self.events.push(event);
+    }
+
+    /// Takes a committed step into the numbers of the progress that the next [`Entry::update`] shows.
+    pub(crate) fn step(&self, step: &CommittedStep) {
+        let mut facts = self.lock();
+        let before = facts.last.as_ref().map_or(step.seconds, |l| l.seconds);
+        facts.last = Some(LastStep {
+            k: step.ticket.k,
+            tau: step.ticket.tau,
+            learning_rate: step.ticket.learning_rate,
+            loss: step.loss,
+            gradient_norm: step.gradient_norm,
+            valid_regions: step.valid_regions,
+            images: step.images,
+            seconds: before + NEWEST * (step.seconds - before),
+        });
+    }
+
+    /// Takes the job's new state and shows it to those who watch.
+    pub(crate) fn update(&self, view: JobView) {
+        let mut facts = self.lock();
+        let same = facts.view == view && !facts.view.state.has_ended();
+        facts.view = view;
+        let progress = self.progress_of(&facts);
+        let ended = facts.view.state.has_ended();
+        drop(facts);
+        if same && self.progress.last().is_some() {
+            return;
+        }
+        self.progress.push(progress);
+        if ended {
+            self.progress.close();
+            self.events.close();
+            self.logs.close();
+        }
+    }
+
+    fn progress_of(&self, facts: &Facts) -> wire::Progress {
+        let view = &facts.view;
+        let mut progress = wire::Progress {
+            job: view.name.clone(),
+            state: to_wire::job_state(view.state).into(),
+            step: view.committed,
+            steps: view.steps,
+            epoch: epoch(view, self.epochs),
+            epochs: self.epochs,
+            generation: view.generation,
+            reason: view.reason.to_string(),
+            ..wire::Progress::default()
+        };
+        if let Some(last) = &facts.last {
+            progress.k = last.k;
+            progress.tau = last.tau;
+            progress.learning_rate = last.learning_rate;
+            progress.loss = last.loss;
+            progress.gradient_norm = last.gradient_norm;
+            progress.valid_regions = last.valid_regions;
+            if last.seconds > 0.0 {
+                progress.images_per_second = last.images as f64 / last.seconds;
+            }
+            progress.eta_seconds = last.seconds * (view.steps - view.committed.min(view.steps)) as f64;
+        }
+        progress
+    }
+
+    /// The job in the API's words.
+    pub(crate) fn job(&self) -> wire::Job {
+        let facts = self.lock();
+        let view = &facts.view;
+        let ms = |at: Option<Millis>| at.and_then(|at| i64::try_from(at).ok()).unwrap_or(0);
+        wire::Job {
+            name: view.name.clone(),
+            state: to_wire::job_state(view.state).into(),
+            reason: view.reason.to_string(),
+            spec: view.spec.to_string(),
+            generation: view.generation,
+            steps: view.steps,
+            steps_per_epoch: view.steps_per_epoch,
+            workers: view.members.iter().map(|m| m.worker.clone()).collect(),
+            progress: Some(self.progress_of(&facts)),
+            submitted_unix_ms: ms(Some(view.submitted_at)),
+            started_unix_ms: ms(view.started_at),
+            ended_unix_ms: ms(view.ended_at),
+            checkpoint_step: view.checkpoint.unwrap_or(0),
+            report: facts.report.clone(),
+        }
+    }
+}
+
+/// The epoch of the last committed step, counted from 1.
+fn epoch(view: &JobView, epochs: u64) -> u64 {
+    (view.committed.saturating_sub(1) / view.steps_per_epoch.max(1) + 1).min(epochs)
+}
+
+/// All jobs and workers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Board {
+    jobs: Arc<RwLock<BTreeMap<String, Arc<Entry>>>>,
+    workers: Arc<RwLock<Arc<Vec<WorkerView>>>>,
+}
+
+impl Board {
+    pub(crate) fn insert(&self, name: &str, entry: Arc<Entry>) {
+        self.jobs.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), entry);
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Entry>> {
+        self.jobs.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
+        self.jobs.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub(crate) fn set_workers(&self, workers: Vec<WorkerView>) {
+        *self.workers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(workers);
+    }
+
+    pub(crate) fn workers(&self) -> Arc<Vec<WorkerView>> {
+        Arc::clone(&self.workers.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The job for which a worker works now.
+    pub(crate) fn job_of(&self, worker: &str) -> Option<Arc<Entry>> {
+        let workers = self.workers();
+        let job = workers.iter().find(|w| w.info.name == worker)?.job.as_ref()?;
+        self.get(job)
+    }
+}

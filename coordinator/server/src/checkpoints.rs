@@ -1,0 +1,140 @@
+//! The coordinator's own work on a job's storage: manifests, retention, the search for the newest checkpoint, the report.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use r2o_coordinator_core::{Event, Tensor};
+use r2o_storage::checkpoint::{self, CheckpointError, Committed, Keep, Manifest, TensorEntry};
+use r2o_storage::{Store, run};
+use r2o_telemetry::{TaskKind, build_info, chain, spawn_blocking};
+use r2o_types::TrainJob;
+
+use crate::board::Entry;
+use crate::recorder::Recorder;
+
+/// The first pause before storage that failed is asked again; it doubles, up to a minute.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long the end of a job waits for its history and report to be written.
+const FINALIZE: Duration = Duration::from_secs(120);
+
+/// A checkpoint whose tensors are all uploaded.
+pub(crate) struct Commit {
+    pub(crate) job: String,
+    pub(crate) generation: u64,
+    pub(crate) step: u64,
+    pub(crate) epoch: u64,
+    pub(crate) tensors: Vec<Tensor>,
+    pub(crate) worker_version: String,
+    pub(crate) unix_ms: i64,
+}
+
+/// Writes a manifest, then applies retention; nobody uploads meanwhile, because the core asks for the next checkpoint only
+/// after the answer.
+pub(crate) async fn commit(entry: Arc<Entry>, commit: Commit) -> Event {
+    let Commit { job, generation, step, .. } = &commit;
+    let (job, generation, step) = (job.clone(), *generation, *step);
+    match write(&entry, commit).await {
+        Ok(()) => Event::CheckpointCommitted { job, generation, step },
+        Err(reason) => Event::CheckpointNotCommitted { job, generation, step, reason },
+    }
+}
+
+async fn write(entry: &Entry, commit: Commit) -> Result<(), String> {
+    let spec: TrainJob = TrainJob::parse(&entry.spec()).map_err(|e| e.to_string())?;
+    let keep = &spec.spec.checkpoint.keep;
+    let keep = Keep { last: keep.last, every_epochs: keep.every_epochs, ..Keep::default() };
+    let manifest = manifest(commit, &spec)?;
+    match checkpoint::commit(&entry.store, &manifest).await.map_err(|e| chain(&e).to_string())? {
+        Committed::Created => {}
+        // After a fall-back to an earlier checkpoint its successor may be there. It counts if it is whole.
+        Committed::Exists => {
+            let verified = checkpoint::verify(&entry.store, manifest.step).await.map_err(|e| chain(&e).to_string())?;
+            if let Some(bad) = verified.bad.first() {
+                return Err(format!(
+                    "a damaged checkpoint after step {} is in the way (tensor {}); remove its manifest {}",
+                    manifest.step,
+                    bad.tensor,
+                    entry.store.url_of(&crate::wire::manifest_key(manifest.step))
+                ));
+            }
+        }
+    }
+    if let Err(error) = checkpoint::retain(&entry.store, &keep).await {
+        entry.announce("RetentionFailed", format!("old checkpoints stay for now: {}", chain(&error)), true);
+    }
+    Ok(())
+}
+
+fn manifest(commit: Commit, spec: &TrainJob) -> Result<Manifest, String> {
+    let entry =
+        |t: Tensor| TensorEntry { name: t.name, dtype: t.dtype, shape: t.shape, blake3: t.blake3, bytes: t.bytes };
+    let versions = BTreeMap::from([
+        ("r2o-coordinator".to_owned(), build_info().version.to_owned()),
+        ("r2o-worker".to_owned(), commit.worker_version),
+    ]);
+    Ok(Manifest {
+        format: Manifest::FORMAT,
+        job: commit.job,
+        step: commit.step,
+        epoch: commit.epoch,
+        generation: commit.generation,
+        spec: serde_json::to_value(spec).map_err(|e| e.to_string())?,
+        tensors: commit.tensors.into_iter().map(entry).collect(),
+        created_unix_ms: commit.unix_ms,
+        versions,
+    })
+}
+
+/// Looks for the newest whole checkpoint, however long the storage fails.
+pub(crate) async fn locate(entry: Arc<Entry>, job: String) -> Event {
+    let mut pause = RETRY;
+    loop {
+        match checkpoint::newest(&entry.store).await {
+            Ok(None) => return Event::CheckpointLocated { job, step: None },
+            Ok(Some(newest)) => {
+                for refused in &newest.refused {
+                    entry.announce("CheckpointDamaged", format!("passed over a damaged checkpoint: {refused}"), true);
+                }
+                return Event::CheckpointLocated { job, step: Some(newest.manifest.step) };
+            }
+            Err(CheckpointError::Storage(error)) => {
+                if pause == RETRY {
+                    let message = format!("the newest checkpoint is not known yet, trying again: {}", chain(&error));
+                    entry.announce("StorageFailed", message, true);
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+            Err(error) => return Event::CheckpointsUnreadable { job, reason: chain(&error).to_string() },
+        }
+    }
+}
+
+/// Writes what is left of history and events, then the report. What cannot be written is a warning: the job ends anyhow.
+pub(crate) async fn finalize(entry: Arc<Entry>, recorder: Option<Recorder>, job: String) -> Event {
+    let work = async {
+        if let Some(recorder) = recorder {
+            recorder.flush().await?;
+        }
+        report(&entry.store).await
+    };
+    match tokio::time::timeout(FINALIZE, work).await {
+        Ok(Ok(url)) => entry.set_report(url),
+        Ok(Err(reason)) => entry.announce("ReportNotWritten", reason, true),
+        Err(_) => entry.announce("ReportNotWritten", format!("{} did not answer in time", entry.store.url()), true),
+    }
+    Event::Finalized { job }
+}
+
+async fn report(store: &Store) -> Result<String, String> {
+    let input = match r2o_report::collect(store).await {
+        Ok(input) => input,
+        Err(error) => return Err(chain(&error).to_string()),
+    };
+    let page = spawn_blocking("report", TaskKind::Work, move || r2o_report::render(&input)).await;
+    let page = page.map_err(|e| e.to_string())?.map_err(|e| chain(&e).to_string())?;
+    store.put(run::REPORT, page).await.map_err(|e| chain(&e).to_string())?;
+    Ok(store.url_of(run::REPORT))
+}

@@ -1,0 +1,31 @@
+//! The coordinator's shell: moves bytes around the pure core.
+//!
+//! ```text
+//! fleet (one stream per worker) ─┐                         ┌─► journal (durable before anything that follows)
+//! api (people)  ── admit ────────┼─► actor ─► core ─► ─────┼─► streams, rendezvous
+//! storage tasks ─────────────────┘   (one task)            └─► storage tasks: manifests, history, report
+//!                                        │
+//!                                     board (what anybody may read)
+//! ```
+//!
+//! [`Service::start`] takes [`Options`] and gives a [`Handle`]. The actor is the only one that touches the core and the
+//! journal; requests that only read never wait for it.
+
+mod actor;
+mod admit;
+mod api;
+mod board;
+mod checkpoints;
+mod clock;
+mod dataset;
+mod feed;
+mod fleet;
+mod options;
+mod record;
+mod recorder;
+mod rendezvous;
+mod service;
+mod wire;
+
+pub use options::Options;
+pub use service::{Ended, Handle, Service, StartError};

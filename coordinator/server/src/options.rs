@@ -1,0 +1,39 @@
+//! What a coordinator is started with.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use r2o_coordinator_core::Config;
+
+/// What a coordinator is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where the journal, the leader's lease and, by default, the jobs' results lie: any object-store URL or a folder.
+    pub state: String,
+    /// A file that gets the URL at which this coordinator serves, once it does.
+    pub address_file: Option<PathBuf>,
+    /// The core's spans of time.
+    pub core: Config,
+    /// How long the leader's lease holds without being renewed.
+    pub leader_lease: Duration,
+    /// How often history and events are written while a job runs.
+    pub flush: Duration,
+}
+
+impl Options {
+    /// The usual values, on a free loopback port.
+    #[must_use]
+    pub fn new(state: impl Into<String>) -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            state: state.into(),
+            address_file: None,
+            core: Config::default(),
+            leader_lease: Duration::from_secs(15),
+            flush: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! From options to a running coordinator.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use r2o_coordinator_core::Core;
+use r2o_proto::v1::fleet_server::FleetServer;
+use r2o_proto::v1::jobs_server::JobsServer;
+use r2o_proto::v1::rendezvous_server::RendezvousServer;
+use r2o_storage::journal::{Journal, JournalError};
+use r2o_storage::leader::{self, AcquireError, Holder, Lease, RenewError};
+use r2o_storage::{StorageError, Store};
+use r2o_telemetry::{TaskHandle, TaskKind, chain, spawn};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::actor::{Actor, Lost, Mailbox, Message};
+use crate::api::JobsService;
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::fleet::FleetService;
+use crate::options::Options;
+use crate::record::{UnknownRecord, replay};
+use crate::rendezvous::Rooms;
+
+/// A checkpoint's part lists all tensors of a worker's share.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// How long open requests may take to end after the streams were told to.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why a coordinator did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The address cannot be had.
+    #[error("cannot listen on {address}; choose another --listen address, or port 0 for a free one")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The state's storage cannot be used.
+    #[error(transparent)]
+    State(#[from] StorageError),
+    /// Another coordinator leads, or the lease cannot be had.
+    #[error(transparent)]
+    Leader(#[from] AcquireError),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The journal says something that this version does not know.
+    #[error(transparent)]
+    Record(#[from] UnknownRecord),
+    /// Another coordinator wrote to the journal while this one started.
+    #[error("{0}")]
+    Lost(String),
+    /// The address file cannot be written.
+    #[error("cannot write the address file {}", path.display())]
+    AddressFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Why a coordinator ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Asked,
+    /// Another one leads.
+    LostLeadership(String),
+    /// The server failed.
+    Failed(String),
+}
+
+/// A coordinator.
+#[derive(Debug)]
+pub struct Service;
+
+/// A running coordinator. Dropping it stops it without waiting.
+#[derive(Debug)]
+pub struct Handle {
+    address: SocketAddr,
+    mailbox: Mailbox,
+    stop: CancellationToken,
+    actor: TaskHandle<Result<(), Lost>>,
+    server: TaskHandle<Result<(), tonic::transport::Error>>,
+    lease: TaskHandle<Option<String>>,
+}
+
+impl Service {
+    /// Takes the lead over the state, reads the journal, and serves.
+    ///
+    /// # Errors
+    /// [`StartError`] says what to do; nothing is left behind.
+    pub async fn start(options: Options) -> Result<Handle, StartError> {
+        let listen_error = |source| StartError::Listen { address: options.listen, source };
+        let listener = TcpListener::bind(options.listen).await.map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+        let url = format!("http://{address}");
+        let clock = Clock::new();
+        let state = r2o_storage::open(&options.state)?;
+        let ttl = i64::try_from(options.leader_lease.as_millis()).unwrap_or(i64::MAX);
+        let lease = leader::acquire(&state, Holder::this_process(&url), ttl, clock.unix_ms()).await?;
+        match serve(&options, listener, state, clock, lease).await {
+            Ok(handle) => {
+                tracing::info!("serves at {url}");
+                Ok(handle)
+            }
+            Err((error, lease)) => {
+                give_back(lease).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn serve(
+    options: &Options,
+    listener: TcpListener,
+    state: Store,
+    clock: Clock,
+    lease: Lease,
+) -> Result<Handle, (StartError, Option<Lease>)> {
+    let (sender, inbox) = mpsc::unbounded_channel();
+    let (mailbox, stop) = (Mailbox(sender), CancellationToken::new());
+    let (board, rooms) = (Board::default(), Rooms::default());
+    let restored = restored(options, &state, clock, &board, &rooms, &mailbox, &stop).await;
+    let (actor, address) = match restored.and_then(|actor| Ok((actor, write_address(options, &listener)?))) {
+        Ok(ready) => ready,
+        Err(error) => return Err((error, Some(lease))),
+    };
+    let jobs = JobsService { mailbox: mailbox.clone(), board: board.clone(), state, stop: stop.clone() };
+    let fleet = FleetService { mailbox: mailbox.clone(), board, stop: stop.clone() };
+    let (health, health_server) = tonic_health::server::health_reporter();
+    health.set_serving::<JobsServer<JobsService>>().await;
+    health.set_serving::<FleetServer<FleetService>>().await;
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_EVERY))
+        .tcp_nodelay(true)
+        .add_service(health_server)
+        .add_service(FleetServer::new(fleet).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(RendezvousServer::new(rooms))
+        .add_service(JobsServer::new(jobs).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+    Ok(Handle {
+        address,
+        actor: spawn("actor", TaskKind::Service, actor.run(inbox)),
+        server: spawn("server", TaskKind::Service, server),
+        lease: spawn("lease", TaskKind::Service, keep(lease, clock, options.leader_lease, stop.clone())),
+        mailbox,
+        stop,
+    })
+}
+
+async fn restored(
+    options: &Options,
+    state: &Store,
+    clock: Clock,
+    board: &Board,
+    rooms: &Rooms,
+    mailbox: &Mailbox,
+    stop: &CancellationToken,
+) -> Result<Actor, StartError> {
+    let (journal, records) = Journal::open(state).await?;
+    let replayed = replay(&records)?;
+    let mut actor = Actor {
+        core: Core::new(options.core.clone(), replayed.last_generation),
+        clock,
+        journal,
+        state: state.clone(),
+        board: board.clone(),
+        rooms: rooms.clone(),
+        mailbox: mailbox.clone(),
+        flush: options.flush,
+        stop: stop.clone(),
+        lines: HashMap::new(),
+        recorders: HashMap::new(),
+        requests: HashMap::new(),
+        last_number: 0,
+    };
+    actor.restore(replayed.jobs).await.map_err(|lost| StartError::Lost(lost.0))?;
+    Ok(actor)
+}
+
+/// Whole or not at all: whoever waits for the file reads a whole address.
+fn write_address(options: &Options, listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    let address = listener.local_addr().map_err(|source| StartError::Listen { address: options.listen, source })?;
+    if let Some(path) = &options.address_file {
+        let half = path.with_extension("half");
+        let written = std::fs::write(&half, format!("http://{address}\n")).and_then(|()| std::fs::rename(&half, path));
+        written.map_err(|source| StartError::AddressFile { path: path.clone(), source })?;
+    }
+    Ok(address)
+}
+
+/// Renews the lease until the end, then gives it back. The answer says why it was lost, if it was.
+async fn keep(mut lease: Lease, clock: Clock, ttl: Duration, stop: CancellationToken) -> Option<String> {
+    let mut beat = tokio::time::interval(ttl / 4);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = beat.tick() => match lease.renew(clock.unix_ms()).await {
+                Ok(()) => {}
+                Err(error @ RenewError::Lost { .. }) => return Some(error.to_string()),
+                // The journal fences; without a lease nobody else may have taken over yet.
+                Err(error) => tracing::warn!("the leader's lease is not renewed: {}", chain(&error)),
+            },
+        }
+    }
+    give_back(Some(lease)).await;
+    None
+}
+
+async fn give_back(lease: Option<Lease>) {
+    if let Some(lease) = lease
+        && let Err(error) = lease.release().await
+    {
+        tracing::warn!("the leader's lease is not given back: {}", chain(&error));
+    }
+}
+
+impl Handle {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL for clients and workers.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Waits until it ends by itself: because another leads, or the server fails.
+    pub async fn ended(&mut self) -> Ended {
+        tokio::select! {
+            end = &mut self.actor => match end {
+                Ok(Err(Lost(reason))) => Ended::LostLeadership(reason),
+                Ok(Ok(())) => Ended::Asked,
+                Err(end) => Ended::Failed(end.to_string()),
+            },
+            end = &mut self.lease => match end {
+                Ok(Some(reason)) => Ended::LostLeadership(reason),
+                Ok(None) => Ended::Asked,
+                Err(end) => Ended::Failed(end.to_string()),
+            },
+            end = &mut self.server => match end {
+                Ok(Err(error)) => Ended::Failed(chain(&error).to_string()),
+                Ok(Ok(())) => Ended::Asked,
+                Err(end) => Ended::Failed(end.to_string()),
+            },
+        }
+    }
+
+    /// Writes history and events, ends all streams, gives the lease back.
+    pub async fn shutdown(mut self) {
+        self.mailbox.send(Message::Stop);
+        if !self.actor.is_finished() {
+            let _ended = (&mut self.actor).await;
+        }
+        self.stop.cancel();
+        if !self.lease.is_finished() {
+            let _ended = (&mut self.lease).await;
+        }
+        if !self.server.is_finished() && tokio::time::timeout(DRAIN, &mut self.server).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+            self.server.cancel();
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.actor.cancel();
+        self.server.cancel();
+        self.lease.cancel();
+    }
+}
