@@ -54,7 +54,7 @@ void on_dense(at::Tensor& tensor, F&& body) {
 extern "C" {
 
 char* r2o_gloo_device(const char* address, bool is_interface, void** out) {
-  return r2o::guarded([&] {
+  return r2o_c10d::guarded([&] {
     without_flight_recorder();
     auto device = is_interface ? ProcessGroupGloo::createDeviceForInterface(address)
                                : ProcessGroupGloo::createDeviceForHostname(address);
@@ -64,9 +64,9 @@ char* r2o_gloo_device(const char* address, bool is_interface, void** out) {
 
 void r2o_gloo_device_drop(void* device) { delete static_cast<Device*>(device); }
 
-char* r2o_gloo_group(void* store, void* device, int rank, int world, int64_t timeout_ms, r2o::Group** out) {
-  return r2o::guarded([&] {
-    auto rendezvous = r2o::make_store(store, timeout_ms);
+char* r2o_gloo_group(void* store, void* device, int rank, int world, int64_t timeout_ms, r2o_c10d::Group** out) {
+  return r2o_c10d::guarded([&] {
+    auto rendezvous = r2o_c10d::make_store(store, timeout_ms);
     auto options = ProcessGroupGloo::Options::create(Millis(timeout_ms));
     options->devices.push_back(*static_cast<Device*>(device));
     options->threads = kThreads;
@@ -74,14 +74,14 @@ char* r2o_gloo_group(void* store, void* device, int rank, int world, int64_t tim
     auto group = c10::make_intrusive<c10d::ProcessGroup>(rendezvous, rank, world);
     group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, backend);
     group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
-    *out = new r2o::Group{std::move(group), std::move(backend)};
+    *out = new r2o_c10d::Group{std::move(group), std::move(backend)};
   });
 }
 
-void r2o_group_drop(r2o::Group* group) { delete group; }
+void r2o_group_drop(r2o_c10d::Group* group) { delete group; }
 
-char* r2o_group_all_reduce(r2o::Group* group, at::Tensor* tensor) {
-  return r2o::guarded([&] {
+char* r2o_group_all_reduce(r2o_c10d::Group* group, at::Tensor* tensor) {
+  return r2o_c10d::guarded([&] {
     on_dense(*tensor, [&](at::Tensor& dense) {
       std::vector<at::Tensor> tensors{dense};
       wait(group->backend->allreduce(tensors));
@@ -89,8 +89,8 @@ char* r2o_group_all_reduce(r2o::Group* group, at::Tensor* tensor) {
   });
 }
 
-char* r2o_group_broadcast(r2o::Group* group, at::Tensor* tensor, int root) {
-  return r2o::guarded([&] {
+char* r2o_group_broadcast(r2o_c10d::Group* group, at::Tensor* tensor, int root) {
+  return r2o_c10d::guarded([&] {
     on_dense(*tensor, [&](at::Tensor& dense) {
       std::vector<at::Tensor> tensors{dense};
       c10d::BroadcastOptions options;
@@ -100,8 +100,8 @@ char* r2o_group_broadcast(r2o::Group* group, at::Tensor* tensor, int root) {
   });
 }
 
-char* r2o_group_all_gather(r2o::Group* group, const at::Tensor* tensor, at::Tensor** out) {
-  return r2o::guarded([&] {
+char* r2o_group_all_gather(r2o_c10d::Group* group, const at::Tensor* tensor, at::Tensor** out) {
+  return r2o_c10d::guarded([&] {
     c10::NoGradGuard no_grad;
     std::vector<at::Tensor> inputs{tensor->detach().contiguous()};
     std::vector<std::vector<at::Tensor>> outputs(1);
@@ -115,8 +115,8 @@ char* r2o_group_all_gather(r2o::Group* group, const at::Tensor* tensor, at::Tens
   });
 }
 
-char* r2o_group_barrier(r2o::Group* group, int device) {
-  return r2o::guarded([&] {
+char* r2o_group_barrier(r2o_c10d::Group* group, int device) {
+  return r2o_c10d::guarded([&] {
     c10d::BarrierOptions options;
     if (device >= 0) options.device_ids = {device};
     wait(group->backend->barrier(options));

@@ -24,9 +24,9 @@ void own_the_lifecycle() {
 
 extern "C" {
 
-char* r2o_nccl_group(void* store, int device, int rank, int world, int64_t timeout_ms, r2o::Group** out) {
-  return r2o::guarded([&] {
-    auto rendezvous = r2o::make_store(store, timeout_ms);
+char* r2o_nccl_group(void* store, int device, int rank, int world, int64_t timeout_ms, r2o_c10d::Group** out) {
+  return r2o_c10d::guarded([&] {
+    auto rendezvous = r2o_c10d::make_store(store, timeout_ms);
     own_the_lifecycle();
     const c10::Device gpu(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device));
     c10::cuda::CUDAGuard guard(gpu);
@@ -37,11 +37,11 @@ char* r2o_nccl_group(void* store, int device, int rank, int world, int64_t timeo
     group->setBoundDeviceId(gpu);
     group->setBackend(c10::DeviceType::CUDA, c10d::ProcessGroup::BackendType::NCCL, backend);
     group->setDefaultBackend(c10d::ProcessGroup::BackendType::NCCL);
-    *out = new r2o::Group{std::move(group), std::move(backend)};
+    *out = new r2o_c10d::Group{std::move(group), std::move(backend)};
   });
 }
 
-char* r2o_nccl_abort(r2o::Group* group) {
-  return r2o::guarded([&] { group->backend->abort(); });
+char* r2o_nccl_abort(r2o_c10d::Group* group) {
+  return r2o_c10d::guarded([&] { group->backend->abort(); });
 }
 }

@@ -20,7 +20,7 @@
 #include <utility>
 #include <vector>
 
-namespace r2o {
+namespace r2o_c10d {
 namespace {
 
 // What outlives the call, for backward.
@@ -188,8 +188,8 @@ at::Tensor batch_norm(const at::Tensor& x, const Norm& norm) {
 }
 
 }  // namespace
-}  // namespace r2o
+}  // namespace r2o_c10d
 
-extern "C" char* r2o_batch_norm(const at::Tensor* input, const r2o::Norm* norm, at::Tensor** out) {
-  return r2o::guarded([&] { *out = new at::Tensor(r2o::batch_norm(*input, *norm)); });
+extern "C" char* r2o_batch_norm(const at::Tensor* input, const r2o_c10d::Norm* norm, at::Tensor** out) {
+  return r2o_c10d::guarded([&] { *out = new at::Tensor(r2o_c10d::batch_norm(*input, *norm)); });
 }

@@ -8,7 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 
-namespace r2o {
+namespace r2o_c10d {
 
 // src/ffi.rs has the same structures.
 struct LocalGroup {
@@ -56,6 +56,6 @@ void grad(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& dx, const
           const at::Tensor& sums, double count);
 }  // namespace cuda
 
-}  // namespace r2o
+}  // namespace r2o_c10d
 
-extern "C" char* r2o_batch_norm(const at::Tensor* input, const r2o::Norm* norm, at::Tensor** out);
+extern "C" char* r2o_batch_norm(const at::Tensor* input, const r2o_c10d::Norm* norm, at::Tensor** out);

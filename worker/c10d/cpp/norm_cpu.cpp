@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace r2o::cpu {
+namespace r2o_c10d::cpu {
 namespace {
 
 const NormKernelSet& kernels() {
@@ -196,4 +196,4 @@ void grad(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& dx, const
   });
 }
 
-}  // namespace r2o::cpu
+}  // namespace r2o_c10d::cpu

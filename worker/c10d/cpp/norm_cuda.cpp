@@ -11,7 +11,7 @@
 
 #include <tuple>
 
-namespace r2o::cuda {
+namespace r2o_c10d::cuda {
 
 void sums(const at::Tensor& x, const at::Tensor& out) {
   // Welford's mean and 1/sqrt(var + eps), in float32, turned into sums that add up over ranks.
@@ -44,4 +44,4 @@ void grad(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& dx, const
                                          counts));
 }
 
-}  // namespace r2o::cuda
+}  // namespace r2o_c10d::cuda

@@ -136,7 +136,7 @@ void grad_plane(const T* __restrict dy, const T* __restrict x, T* __restrict dx,
 }
 
 template <class T>
-constexpr r2o::NormKernels<T> kernels() {
+constexpr r2o_c10d::NormKernels<T> kernels() {
   return {sum_rows<T>,      sum_plane<T>,      apply_rows<T>, apply_plane<T>,
           grad_sum_rows<T>, grad_sum_plane<T>, grad_rows<T>,  grad_plane<T>};
 }
@@ -144,5 +144,5 @@ constexpr r2o::NormKernels<T> kernels() {
 }  // namespace
 
 extern "C" {
-constexpr r2o::NormKernelSet R2O_JOIN(r2o_norm_, R2O_LEVEL) = {kernels<float>(), kernels<uint16_t>()};
+constexpr r2o_c10d::NormKernelSet R2O_JOIN(r2o_norm_, R2O_LEVEL) = {kernels<float>(), kernels<uint16_t>()};
 }

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-namespace r2o {
+namespace r2o_c10d {
 
 // float, or bfloat16 as its bits.
 template <class T>
@@ -33,10 +33,10 @@ struct NormKernelSet {
   NormKernels<uint16_t> bf16;
 };
 
-}  // namespace r2o
+}  // namespace r2o_c10d
 
 extern "C" {
-extern const r2o::NormKernelSet r2o_norm_avx512;
-extern const r2o::NormKernelSet r2o_norm_avx2;
-extern const r2o::NormKernelSet r2o_norm_base;
+extern const r2o_c10d::NormKernelSet r2o_norm_avx512;
+extern const r2o_c10d::NormKernelSet r2o_norm_avx2;
+extern const r2o_c10d::NormKernelSet r2o_norm_base;
 }

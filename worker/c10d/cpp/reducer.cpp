@@ -21,9 +21,9 @@ std::vector<std::vector<size_t>> assign(const std::vector<at::Tensor>& params, s
 
 extern "C" {
 
-char* r2o_reducer_new(r2o::Group* group, at::Tensor* const* params, size_t count, size_t first_bucket_bytes,
+char* r2o_reducer_new(r2o_c10d::Group* group, at::Tensor* const* params, size_t count, size_t first_bucket_bytes,
                       size_t bucket_bytes, bool find_unused, void** out) {
-  return r2o::guarded([&] {
+  return r2o_c10d::guarded([&] {
     std::vector<at::Tensor> tensors;
     tensors.reserve(count);
     std::unordered_map<size_t, std::string> names;
@@ -42,7 +42,7 @@ char* r2o_reducer_new(r2o::Group* group, at::Tensor* const* params, size_t count
 }
 
 char* r2o_reducer_prepare_forward(void* reducer) {
-  return r2o::guarded([&] {
+  return r2o_c10d::guarded([&] {
     auto& inner = **static_cast<std::unique_ptr<c10d::Reducer>*>(reducer);
     inner.rebuild_buckets();
     inner.prepare_for_forward();
@@ -50,10 +50,10 @@ char* r2o_reducer_prepare_forward(void* reducer) {
 }
 
 char* r2o_reducer_prepare_backward(void* reducer) {
-  return r2o::guarded([&] { (**static_cast<std::unique_ptr<c10d::Reducer>*>(reducer)).prepare_for_backward({}); });
+  return r2o_c10d::guarded([&] { (**static_cast<std::unique_ptr<c10d::Reducer>*>(reducer)).prepare_for_backward({}); });
 }
 
 char* r2o_reducer_drop(void* reducer) {
-  return r2o::guarded([&] { delete static_cast<std::unique_ptr<c10d::Reducer>*>(reducer); });
+  return r2o_c10d::guarded([&] { delete static_cast<std::unique_ptr<c10d::Reducer>*>(reducer); });
 }
 }

@@ -13,7 +13,7 @@
 #include <exception>
 #include <string>
 
-namespace r2o {
+namespace r2o_c10d {
 
 // A process group: the dispatching group that c10d::Reducer wants, and the one backend behind it.
 struct Group {
@@ -41,7 +41,7 @@ char* guarded(F&& body) noexcept {
 // A store whose operations are calls into Rust.
 c10::intrusive_ptr<c10d::Store> make_store(void* store, int64_t timeout_ms);
 
-}  // namespace r2o
+}  // namespace r2o_c10d
 
 extern "C" {
 // Implemented in Rust (src/bridge.rs). Each returns null or a message made by r2o_c10d_message.
@@ -62,19 +62,19 @@ void r2o_c10d_bytes(void* out_bytes, const uint8_t* data, size_t len);
 char* r2o_gloo_device(const char* address, bool is_interface, void** out);
 void r2o_gloo_device_drop(void* device);
 // Takes the store over, whatever comes out.
-char* r2o_gloo_group(void* store, void* device, int rank, int world, int64_t timeout_ms, r2o::Group** out);
-void r2o_group_drop(r2o::Group* group);
-char* r2o_group_all_reduce(r2o::Group* group, at::Tensor* tensor);
-char* r2o_group_broadcast(r2o::Group* group, at::Tensor* tensor, int root);
-char* r2o_group_all_gather(r2o::Group* group, const at::Tensor* tensor, at::Tensor** out);
-char* r2o_group_barrier(r2o::Group* group, int device);
+char* r2o_gloo_group(void* store, void* device, int rank, int world, int64_t timeout_ms, r2o_c10d::Group** out);
+void r2o_group_drop(r2o_c10d::Group* group);
+char* r2o_group_all_reduce(r2o_c10d::Group* group, at::Tensor* tensor);
+char* r2o_group_broadcast(r2o_c10d::Group* group, at::Tensor* tensor, int root);
+char* r2o_group_all_gather(r2o_c10d::Group* group, const at::Tensor* tensor, at::Tensor** out);
+char* r2o_group_barrier(r2o_c10d::Group* group, int device);
 
-char* r2o_reducer_new(r2o::Group* group, at::Tensor* const* params, size_t count, size_t first_bucket_bytes,
+char* r2o_reducer_new(r2o_c10d::Group* group, at::Tensor* const* params, size_t count, size_t first_bucket_bytes,
                       size_t bucket_bytes, bool find_unused, void** out);
 char* r2o_reducer_prepare_forward(void* reducer);
 char* r2o_reducer_prepare_backward(void* reducer);
 char* r2o_reducer_drop(void* reducer);
 
-char* r2o_nccl_group(void* store, int device, int rank, int world, int64_t timeout_ms, r2o::Group** out);
-char* r2o_nccl_abort(r2o::Group* group);
+char* r2o_nccl_group(void* store, int device, int rank, int world, int64_t timeout_ms, r2o_c10d::Group** out);
+char* r2o_nccl_abort(r2o_c10d::Group* group);
 }

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace r2o {
+namespace r2o_c10d {
 
 char* message(const char* text) noexcept { return strdup(text); }
 
@@ -64,7 +64,7 @@ class RustStore final : public c10d::Store {
       lens.push_back(key.size());
     }
     bool out = false;
-    r2o::check(r2o_store_check(handle_.get(), data.data(), lens.data(), keys.size(), &out));
+    r2o_c10d::check(r2o_store_check(handle_.get(), data.data(), lens.data(), keys.size(), &out));
     return out;
   }
 
@@ -82,7 +82,7 @@ class RustStore final : public c10d::Store {
 
  private:
   // Named alike in the namespace: the member `check` hides it.
-  static void check(char* error) { r2o::check(error); }
+  static void check(char* error) { r2o_c10d::check(error); }
 
   std::vector<uint8_t> get_within(const std::string& key, Millis timeout) {
     std::vector<uint8_t> out;
@@ -99,7 +99,7 @@ c10::intrusive_ptr<c10d::Store> make_store(void* store, int64_t timeout_ms) {
   return c10::make_intrusive<RustStore>(std::shared_ptr<void>(store, r2o_store_drop), Millis(timeout_ms));
 }
 
-}  // namespace r2o
+}  // namespace r2o_c10d
 
 extern "C" {
 
