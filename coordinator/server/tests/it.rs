@@ -1,0 +1,12 @@
+//! The coordinator over real sockets, with workers that only pretend to train.
+
+#[path = "it/kit.rs"]
+mod kit;
+#[path = "it/life.rs"]
+mod life;
+#[path = "it/refusals.rs"]
+mod refusals;
+#[path = "it/rendezvous.rs"]
+mod rendezvous;
+#[path = "it/restart.rs"]
+mod restart;
