@@ -9,6 +9,7 @@ mod folder;
 mod libtorch;
 mod pip;
 mod python;
+mod s3;
 
 use std::path::PathBuf;
 
@@ -23,6 +24,9 @@ pub(crate) struct Arguments {
     /// Also fetch what the `cuda` feature is compiled and linked against (a 740 MB download); no GPU is needed.
     #[arg(long)]
     cuda: bool,
+    /// Also fetch an S3 server for the storage tests (a 48 MB download).
+    #[arg(long)]
+    s3: bool,
 }
 
 /// Makes what is asked for and missing, and says where it is.
@@ -34,7 +38,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.cuda {
         println!("CUDA headers: {}", cuda::ensure()?.display());
     }
+    if arguments.s3 {
+        println!("S3 server: {}", s3::ensure()?.display());
+    }
     Ok(())
+}
+
+/// The S3 server's program, when `setup --s3` fetched it.
+pub(crate) fn s3_server() -> Option<PathBuf> {
+    s3::existing()
 }
 
 /// Makes `.libtorch` when there is none.

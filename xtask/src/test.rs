@@ -1,6 +1,7 @@
 //! `cargo xtask test`: set up, build, run every test, and close with what was not run and why.
 
 mod outcome;
+mod s3;
 
 use std::{
     env, fs,
@@ -45,23 +46,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         setup::libtorch()?;
     }
     // The process tests start programs of other packages, which cargo does not build for them.
-    let mut build = prepared("build", all);
+    let server = s3::Server::start()?;
+    let prepared = |subcommand: &str| prepared(subcommand, all, server.as_ref());
+    let mut build = prepared("build");
     repo::run(build.args(&selection).args(["--bins", "--tests", "--examples", "--keep-going"]))?;
     let mut outcome = if has_nextest() {
-        nextest(prepared("nextest", all), &selection, arguments.filter.as_deref())?
+        nextest(prepared("nextest"), &selection, arguments.filter.as_deref())?
     } else {
         println!("cargo-nextest is not installed: running the tests by `cargo test`");
-        libtest(prepared("test", all), &["--tests"], &selection, arguments.filter.as_deref())?
+        libtest(prepared("test"), &["--tests"], &selection, arguments.filter.as_deref())?
     };
     if arguments.filter.is_none() {
         // Nextest runs no examples of the documents.
-        outcome.add(libtest(prepared("test", all), &["--doc"], &selection, None)?);
+        outcome.add(libtest(prepared("test"), &["--doc"], &selection, None)?);
     }
     close(&outcome, all)
 }
 
 /// A cargo command with the environment that tests see.
-fn prepared(subcommand: &str, all: bool) -> Command {
+fn prepared(subcommand: &str, all: bool, server: Option<&s3::Server>) -> Command {
     let mut command = repo::cargo();
     command.arg(subcommand);
     if all {
@@ -70,6 +73,7 @@ fn prepared(subcommand: &str, all: bool) -> Command {
     if let Some(python) = setup::python() {
         command.env("R2O_PYTHON", python);
     }
+    command.envs(server.iter().flat_map(|server| server.environment()));
     command
 }
 
