@@ -1,6 +1,7 @@
 //! A coordinator in this process, a packed set without pictures, and a worker that computes nothing.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use r2o_coordinator::{Handle, Options, Service};
@@ -19,6 +20,8 @@ use tonic::{Status, Streaming};
 
 /// Samples of the set; with 2 lanes of 4 an epoch has 4 steps.
 const SAMPLES: u32 = 35;
+/// Every fake worker is a process of its own.
+static PROCESSES: AtomicU64 = AtomicU64::new(0);
 const SOON: Duration = Duration::from_secs(30);
 
 /// A folder with a packed set and room for state and runs.
@@ -117,6 +120,21 @@ pub(crate) async fn events(handle: &Handle, name: &str) -> Vec<Event> {
     events
 }
 
+/// Follows a job's events until one with this reason comes.
+pub(crate) async fn event(handle: &Handle, name: &str, reason: &str) -> Event {
+    let request = EventsRequest { name: name.to_owned(), follow: true };
+    let mut stream = jobs(handle).await.events(request).await.unwrap().into_inner();
+    let follow = async {
+        while let Some(event) = stream.message().await.unwrap() {
+            if event.reason == reason {
+                return event;
+            }
+        }
+        panic!("the job ended without {reason}");
+    };
+    tokio::time::timeout(SOON, follow).await.unwrap_or_else(|_| panic!("no {reason} in time"))
+}
+
 /// A worker that obeys without computing.
 pub(crate) struct FakeWorker {
     pub(crate) outbox: mpsc::UnboundedSender<WorkerMessage>,
@@ -133,7 +151,7 @@ impl FakeWorker {
         let (outbox, messages) = mpsc::unbounded_channel();
         let hello = Hello {
             worker: name.to_owned(),
-            incarnation: format!("{name}-{:p}", &outbox),
+            incarnation: PROCESSES.fetch_add(1, Ordering::Relaxed).to_string(),
             version: "0.1.0".to_owned(),
             device: "cpu".to_owned(),
             address: "127.0.0.1".to_owned(),

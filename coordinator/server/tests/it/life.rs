@@ -81,7 +81,7 @@ async fn a_cancelled_job_is_stopped_for_good_and_goes_on_when_submitted_again() 
     submit(&handle, &place.job("a", 3)).await.unwrap();
     let mut worker = FakeWorker::join(&handle, "w").await;
     worker.work_until(|o| is_ticket(o, 6)).await;
-    until(&handle, "a", |p| p.step >= 6).await;
+    event(&handle, "a", "CheckpointCommitted").await;
     let request = CancelRequest { name: "a".into(), reason: "half-way".into() };
     let cancelled = jobs(&handle).await.cancel(request).await.unwrap().into_inner();
     assert_eq!((cancelled.state(), cancelled.reason.as_str()), (JobState::Cancelled, "cancelled: half-way"));
@@ -118,15 +118,9 @@ async fn logs_and_notices_of_workers_can_be_read() {
     let mut logs = jobs(&handle).await.logs(request).await.unwrap().into_inner();
     let first = logs.message().await.unwrap().unwrap();
     assert_eq!((first.worker.as_str(), first.message.as_str()), ("w", "hello"));
-    let request = EventsRequest { name: "a".into(), follow: true };
-    let mut events = jobs(&handle).await.events(request).await.unwrap().into_inner();
-    while let Some(event) = events.message().await.unwrap() {
-        if event.reason == "GalleryFailed" {
-            assert!(event.warning);
-            names(&event.message, &["worker w", "no png"]);
-            break;
-        }
-    }
+    let event = event(&handle, "a", "GalleryFailed").await;
+    assert!(event.warning);
+    names(&event.message, &["worker w", "no png"]);
     handle.shutdown().await;
 }
 
@@ -154,7 +148,7 @@ async fn storage_that_fails_costs_checkpoints_but_not_the_run() {
     FakeWorker::join(&handle, "w").await.work();
     until(&handle, "a", |p| p.step == 12).await;
     until(&handle, "a", |p| p.reason.contains("cannot be written")).await;
-    let failed = events(&handle, "a").await.into_iter().find(|e| e.reason == "CheckpointFailed").unwrap();
+    let failed = event(&handle, "a", "CheckpointFailed").await;
     assert!(failed.warning);
     names(&failed.message, &["/a/objects", "worker w"]);
     std::fs::remove_file(place.path("a").join("objects")).unwrap();

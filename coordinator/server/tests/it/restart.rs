@@ -17,6 +17,7 @@ async fn a_running_job_resumes_from_its_checkpoint_under_a_new_generation() {
     until(&handle, "done", |p| p.state() == JobState::Succeeded).await;
     submit(&handle, &place.job("a", 3)).await.unwrap();
     worker.work_until(|o| is_ticket(o, 6)).await;
+    event(&handle, "a", "CheckpointCommitted").await;
     until(&handle, "a", |p| p.step >= 6).await;
     handle.shutdown().await;
 
@@ -41,6 +42,7 @@ async fn a_coordinator_on_a_new_state_goes_on_with_a_run_and_counts_generations_
     submit(&handle, &place.job("a", 3)).await.unwrap();
     let mut worker = FakeWorker::join(&handle, "w").await;
     worker.work_until(|o| is_ticket(o, 6)).await;
+    event(&handle, "a", "CheckpointCommitted").await;
     until(&handle, "a", |p| p.step >= 6).await;
     handle.shutdown().await;
 
