@@ -62,7 +62,11 @@ fn cuda(shim: &mut cc::Build) {
         );
         std::process::exit(1);
     }
-    shim.define("USE_C10D_NCCL", None).define("USE_CUDA", None).include("cpp/cuda").include(root.join("include")).file("cpp/nccl.cpp");
+    shim.define("USE_C10D_NCCL", None)
+        .define("USE_CUDA", None)
+        .include("cpp/cuda")
+        .include(root.join("include"))
+        .file("cpp/nccl.cpp");
     println!("cargo:rustc-link-search=native={}", root.join("lib").display());
     println!("cargo:rustc-link-lib=dylib=torch_cuda");
     println!("cargo:rustc-link-lib=dylib=c10_cuda");

@@ -7,7 +7,9 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum Error {
     /// The address or interface to advertise cannot be used on this machine.
-    #[error("cannot open a data-plane socket on `{address}`: {reason}; advertise an address or interface of this machine")]
+    #[error(
+        "cannot open a data-plane socket on `{address}`: {reason}; advertise an address or interface of this machine"
+    )]
     Address {
         /// What was asked for.
         address: String,

@@ -34,6 +34,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("r2o-worker", Layer::Programs),
     ("r2octl", Layer::Programs),
     ("r2o-gpu-suite", Layer::Programs),
+    ("r2o-gpu-suite", Layer::Outside),
     ("r2o-test-kit", Layer::Outside),
     ("r2o-e2e", Layer::Outside),
     ("xtask", Layer::Outside),

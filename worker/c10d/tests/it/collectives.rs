@@ -54,7 +54,11 @@ fn an_aborted_group_refuses_and_its_peer_fails() {
         pg.all_reduce_sum(&mut Tensor::ones([4], (Kind::Float, tch::Device::Cpu))).unwrap_err()
     });
     assert_eq!(errors[0], Error::Aborted { operation: "all-reduce" });
-    assert!(matches!(&errors[1], Error::Collective { operation: "all-reduce", rank: 1, world: 2, .. }), "{}", errors[1]);
+    assert!(
+        matches!(&errors[1], Error::Collective { operation: "all-reduce", rank: 1, world: 2, .. }),
+        "{}",
+        errors[1]
+    );
     assert!(started.elapsed() < Duration::from_secs(10));
 }
 

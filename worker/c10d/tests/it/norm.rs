@@ -77,8 +77,7 @@ impl Case {
         }
         let (weight, bias) = self.parameters();
         let (mean, var) = self.buffers();
-        let norm =
-            |x: &Tensor| batch_norm(x, &weight, &bias, &mean, &var, &layout, Some(pg), MOMENTUM, EPS).unwrap();
+        let norm = |x: &Tensor| batch_norm(x, &weight, &bias, &mean, &var, &layout, Some(pg), MOMENTUM, EPS).unwrap();
         let _ = tch::no_grad(|| norm(&self.part(&self.input(7.0), rank)));
         let x = self.part(&self.input(1.0), rank).detach().set_requires_grad(true);
         let y = norm(&x);
@@ -133,7 +132,8 @@ impl Case {
     }
 
     fn check(&self) {
-        let what = format!("{} lanes in groups of {}, split {:?}, {:?}", self.lanes, self.group, self.split, self.shape);
+        let what =
+            format!("{} lanes in groups of {}, split {:?}, {:?}", self.lanes, self.group, self.split, self.shape);
         let outcomes = ranks(self.split.len(), |pg| self.rank(pg));
         let expected = self.reference();
         for (rank, got) in outcomes.iter().enumerate() {
@@ -198,8 +198,16 @@ fn bfloat16_with_float32_weights() {
         (&y * &y).sum(Kind::Float).backward();
         assert_eq!((x.grad().kind(), weight.grad().kind()), (Kind::BFloat16, Kind::Float));
         let wide = all.to_kind(Kind::Float);
-        let expected =
-            wide.batch_norm(Some(&ones()), Some(&(ones() * 0.5)), None::<&Tensor>, None::<&Tensor>, true, 0.1, EPS, false);
+        let expected = wide.batch_norm(
+            Some(&ones()),
+            Some(&(ones() * 0.5)),
+            None::<&Tensor>,
+            None::<&Tensor>,
+            true,
+            0.1,
+            EPS,
+            false,
+        );
         difference(&y, &expected.narrow(0, pg.rank() as i64 * PER_LANE, PER_LANE))
     });
     assert!(results.iter().all(|&d| d < 4e-3), "{results:?}: half a step of bfloat16");

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Builds the suite with CUDA, on any machine (no GPU needed), into a folder to take along.
+#
+#   deploy/gpu-suite/build.sh [FOLDER]     default: target/gpu-suite
+#
+# R2O_CUDA_ROOT names CUDA's headers and libtorch_cuda (worker/c10d/CUDA.md); `cargo xtask setup --cuda` makes such a folder
+# and prints where it lies.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+out=${1:-target/gpu-suite}
+if [ -z "${R2O_CUDA_ROOT:-}" ]; then
+    echo "R2O_CUDA_ROOT is not set: run \`cargo xtask setup --cuda\` and set it to the folder that it prints" >&2
+    exit 2
+fi
+export R2O_CUDA_ROOT
+
+# A profile folder of its own would build libtorch's bindings twice; features are told apart by cargo.
+cargo build --package r2o-gpu-suite --features cuda
+cargo build --package r2o-c10d --features cuda --example layers
+
+mkdir -p "$out"
+strip --strip-all -o "$out/r2o-gpu-suite" target/debug/r2o-gpu-suite
+strip --strip-all -o "$out/r2o-layers" target/debug/examples/layers
+cp deploy/gpu-suite/run.sh "$out/run.sh"
+chmod +x "$out/run.sh"
+du -ch "$out"/*

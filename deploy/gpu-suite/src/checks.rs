@@ -1,0 +1,261 @@
+//! The rows: what one process of each computes, and what it has to find.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use r2o_c10d::{GlooOptions, NcclOptions, ProcessGroup, Store};
+use r2o_engine::host::{Device, HostTensor};
+use r2o_engine::{Engine, EngineOptions, StepOutput};
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{Images, Scale};
+use crate::store::FolderStore;
+use crate::{PartArguments, Where};
+
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// Steps of the rows that compare.
+const STEPS: u64 = 2;
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) world: usize,
+    /// What rank 0 measures, and within what it passes.
+    kind: Kind,
+    scale: Scale,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// Against the CPU, within a relative difference.
+    Parity(f64),
+    /// A group of `world` against one process, within a relative difference.
+    Group(f64),
+    /// A collective whose peer never comes, aborted.
+    Abort,
+    /// Images per second over some steps.
+    Speed(u32),
+}
+
+/// What rank 0 found.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Finding {
+    pub(crate) passed: bool,
+    pub(crate) figures: String,
+}
+
+/// All rows, in the order of the table. The same list in the suite and in its parts.
+pub(crate) fn rows(place: Where, quick: bool) -> Vec<Row> {
+    let small = Scale::small();
+    let row = |name, world, kind, scale| Row { name, world, kind, scale };
+    let mut rows = vec![
+        row("parity with the CPU, one step, masks = prior, float32", 1, Kind::Parity(1e-3), small),
+        row("parity with the CPU, one step, K-means, float32", 1, Kind::Parity(1e-3), Scale { masks: true, ..small }),
+        row("world 1 = no group", 1, Kind::Group(1e-5), small),
+        row("world 2 on one device = one process, 2 lanes", 2, Kind::Group(1e-3), Scale { lanes: 2, ..small }),
+        row("abort while the peer hangs", 2, Kind::Abort, small),
+    ];
+    let large = Scale { backbone: "resnet50", image_size: 224, hidden: 4096, masks: true, ..small };
+    let (base, batches): (Scale, &[usize]) = if place == Where::Cpu || quick {
+        (Scale { masks: true, ..small }, &[8, 16])
+    } else {
+        (large, &[32, 64, 128, 256])
+    };
+    let steps = if quick { 2 } else { 10 };
+    for precision in ["float32", "bfloat16"] {
+        for &samples in batches {
+            rows.push(row("images/s", 1, Kind::Speed(steps), Scale { samples, precision, ..base }));
+        }
+    }
+    rows
+}
+
+impl Row {
+    pub(crate) fn is_speed(&self) -> bool {
+        matches!(self.kind, Kind::Speed(_))
+    }
+
+    /// The row's title, with its sizes.
+    pub(crate) fn title(&self) -> String {
+        match self.kind {
+            Kind::Speed(_) => format!(
+                "images/s, {} at {}, batch {}, {}, channels_last",
+                self.scale.backbone, self.scale.image_size, self.scale.samples, self.scale.precision
+            ),
+            _ => self.name.to_owned(),
+        }
+    }
+}
+
+/// Runs one process of a row; rank 0 prints its finding.
+pub(crate) fn run_part(arguments: &PartArguments) -> Result<()> {
+    let rows = rows(arguments.device, arguments.quick);
+    let row = rows.get(arguments.row).context("no such row")?;
+    let finding = match row.kind {
+        Kind::Parity(tolerance) => parity(row, arguments, tolerance),
+        Kind::Group(tolerance) => group(row, arguments, tolerance),
+        Kind::Abort => abort(row, arguments),
+        Kind::Speed(steps) => speed(row, arguments, steps),
+    }?;
+    if arguments.rank == 0 {
+        println!("{}", serde_json::to_string(&finding)?);
+    }
+    Ok(())
+}
+
+fn device(place: Where) -> Result<Device> {
+    match place {
+        Where::Cpu => Ok(Device::cpu()),
+        Where::Cuda => Device::cuda().context("libtorch sees no GPU"),
+    }
+}
+
+fn engine(row: &Row, device: Device, lanes: Vec<u32>) -> Result<Engine> {
+    // The ranks of a row share this machine's processors.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) / row.world;
+    let threads = Some(i32::try_from(threads.max(1))?);
+    Ok(Engine::new(EngineOptions { job: row.scale.job()?, device: device.into(), lanes, threads })?)
+}
+
+fn form(row: &Row, arguments: &PartArguments) -> Result<ProcessGroup> {
+    let store: Arc<dyn Store> = Arc::new(FolderStore(arguments.store.clone()));
+    Ok(match arguments.device {
+        Where::Cpu => {
+            let options = GlooOptions { timeout: TIMEOUT, ..GlooOptions::default() };
+            ProcessGroup::gloo(store, arguments.rank, row.world, options)?
+        }
+        Where::Cuda => {
+            ProcessGroup::nccl(store, arguments.rank, row.world, NcclOptions { device: 0, timeout: TIMEOUT })?
+        }
+    })
+}
+
+/// Trains some lanes for some steps.
+fn train(engine: &mut Engine, scale: &Scale, first: usize, lanes: usize, steps: u64) -> Result<StepOutput> {
+    let mut output = None;
+    for step in 0..steps {
+        let images = Images::new(scale, first, lanes, step);
+        output = Some(engine.step_host(&images.batch(), &Scale::ticket(step))?);
+    }
+    output.context("no step")
+}
+
+fn state(engine: &Engine) -> Result<Vec<HostTensor>> {
+    let names: Vec<String> = engine.tensor_sizes().into_iter().map(|(name, _)| name).collect();
+    Ok(engine.copy_out(&names.iter().map(String::as_str).collect::<Vec<_>>())?)
+}
+
+fn floats(tensor: &HostTensor) -> impl Iterator<Item = f64> + '_ {
+    tensor.bytes.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+}
+
+/// A bias in front of a batch norm has no gradient but rounding errors.
+fn is_noise(name: &str) -> bool {
+    name.ends_with("fc1.bias")
+}
+
+/// The largest distance of a tensor from its reference, relative to the reference's norm, and the tensor's name.
+fn furthest(got: &[HostTensor], reference: &[HostTensor]) -> Result<(f64, String)> {
+    ensure!(got.len() == reference.len(), "{} tensors beside {}", got.len(), reference.len());
+    let mut worst = (0.0, "none".to_owned());
+    for (a, b) in got.iter().zip(reference).filter(|(a, _)| !is_noise(&a.name)) {
+        ensure!(a.name == b.name && a.bytes.len() == b.bytes.len(), "{} beside {}", a.name, b.name);
+        let apart = floats(a).zip(floats(b)).map(|(x, y)| (x - y).powi(2)).sum::<f64>().sqrt();
+        let norm = floats(b).map(|y| y * y).sum::<f64>().sqrt();
+        let distance = apart / norm.max(1e-6);
+        if distance.is_nan() || distance > worst.0 {
+            worst = (distance, a.name.clone());
+        }
+    }
+    Ok(worst)
+}
+
+fn relative(a: f64, b: f64) -> f64 {
+    (a - b).abs() / b.abs().max(1e-12)
+}
+
+/// The state holds momentum, which after the first step is the learning rate times the gradient: it shows those too.
+fn parity(row: &Row, arguments: &PartArguments, tolerance: f64) -> Result<Finding> {
+    let mut outcomes = Vec::new();
+    for device in [device(arguments.device)?, Device::cpu()] {
+        let mut engine = engine(row, device, vec![0])?;
+        let output = train(&mut engine, &row.scale, 0, 1, 1)?;
+        outcomes.push((output, state(&engine)?));
+    }
+    let [(got, got_state), (cpu, cpu_state)] = &outcomes[..] else { bail!("two devices were compared") };
+    let (distance, name) = furthest(got_state, cpu_state)?;
+    let loss = relative(got.loss_per_lane[0], cpu.loss_per_lane[0]);
+    let gradient = relative(got.gradient_norm, cpu.gradient_norm);
+    let masks = got.mask_digests == cpu.mask_digests;
+    Ok(Finding {
+        passed: masks && [distance, loss, gradient].iter().all(|d| *d <= tolerance),
+        figures: format!(
+            "loss {loss:.1e}, gradient norm {gradient:.1e}, state {distance:.1e} ({name}), masks {}; at most {tolerance:.0e}",
+            if masks { "equal" } else { "differ" }
+        ),
+    })
+}
+
+fn group(row: &Row, arguments: &PartArguments, tolerance: f64) -> Result<Finding> {
+    let place = device(arguments.device)?;
+    let pg = form(row, arguments)?;
+    let rank = arguments.rank;
+    let mut member = engine(row, place, vec![u32::try_from(rank)?])?;
+    member.attach(Some(pg.clone()))?;
+    let started = Instant::now();
+    train(&mut member, &row.scale, rank, 1, STEPS)?;
+    pg.barrier()?;
+    let seconds = started.elapsed().as_secs_f64();
+    if rank > 0 {
+        return Ok(Finding { passed: true, figures: String::new() });
+    }
+    let mut alone = engine(row, place, (0..u32::try_from(row.world)?).collect())?;
+    train(&mut alone, &row.scale, 0, row.world, STEPS)?;
+    let (distance, name) = furthest(&state(&member)?, &state(&alone)?)?;
+    Ok(Finding {
+        passed: distance <= tolerance,
+        figures: format!("state after {STEPS} steps {distance:.1e} ({name}); at most {tolerance:.0e}; {seconds:.1} s"),
+    })
+}
+
+/// Rank 1 joins one collective and no other; rank 0 waits for it in the next and aborts.
+fn abort(row: &Row, arguments: &PartArguments) -> Result<Finding> {
+    let pg = form(row, arguments)?;
+    let store = FolderStore(arguments.store.clone());
+    pg.barrier()?;
+    if arguments.rank > 0 {
+        // Stays until rank 0 is done, with its sockets open.
+        store.get("done", TIMEOUT).ok();
+        return Ok(Finding { passed: true, figures: String::new() });
+    }
+    let waiting = {
+        let pg = pg.clone();
+        std::thread::spawn(move || pg.barrier())
+    };
+    // Long enough to be inside; an abort that comes earlier passes all the same.
+    std::thread::sleep(Duration::from_millis(200));
+    let started = Instant::now();
+    pg.abort();
+    let result = waiting.join().map_err(|_| anyhow::anyhow!("the waiting thread panicked"))?;
+    let refused = result.is_err() || pg.check("barrier").is_err();
+    let seconds = started.elapsed().as_secs_f64();
+    store.set("done", b"").map_err(anyhow::Error::msg)?;
+    Ok(Finding { passed: refused && seconds < 5.0, figures: format!("woke after {:.1} ms", seconds * 1e3) })
+}
+
+fn speed(row: &Row, arguments: &PartArguments, steps: u32) -> Result<Finding> {
+    let mut engine = engine(row, device(arguments.device)?, vec![0])?;
+    let images = Images::new(&row.scale, 0, 1, 0);
+    let warm_up = 2;
+    let mut started = Instant::now();
+    for step in 0..warm_up + u64::from(steps) {
+        if step == warm_up {
+            started = Instant::now();
+        }
+        engine.step_host(&images.batch(), &Scale::ticket(step))?;
+    }
+    let rate = f64::from(steps) * row.scale.samples as f64 / started.elapsed().as_secs_f64();
+    Ok(Finding { passed: rate.is_finite(), figures: format!("{rate:.1} images/s") })
+}
