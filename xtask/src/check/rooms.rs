@@ -23,7 +23,8 @@ const ROOMS: &[Room] = &[
     },
     Room {
         signs: &["tokio::spawn(", "task::spawn(", "task::spawn_blocking(", "tokio::task::spawn_local("],
-        places: &["common/telemetry/"],
+        // r2octl is one command: whoever started it sees its end.
+        places: &["common/telemetry/", "r2octl/"],
         in_tests: true,
         why: "start tasks by r2o_telemetry::spawn, which names them and says what a panic does",
     },
