@@ -235,12 +235,31 @@ pub(crate) enum Data {
 
 #[derive(Debug, Args)]
 pub(crate) struct Pack {
-    /// A folder (one level of sub-folders gives labels), a .txt list of files, or WebDataset tars
+    /// A folder tree (the first folders name the classes), a list (.txt, .lst, .tsv: path, label and mask, between tabs),
+    /// a WebDataset tar, or a folder of them
     #[arg(value_name = "SRC")]
     pub(crate) source: String,
-    /// Where to write the data set
+    /// Where to write the data set: a folder or a storage URL
     #[arg(long, value_name = "URL")]
     pub(crate) out: String,
+    /// Ground-truth masks: a folder of files named like the images
+    #[arg(long, value_name = "DIR")]
+    pub(crate) masks: Option<PathBuf>,
+    /// Superpixels per image to ask SLIC for
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub(crate) segments: u32,
+    /// Side of the label maps in pixels
+    #[arg(long, default_value_t = 224, value_name = "PIXELS")]
+    pub(crate) slic_size: u32,
+    /// Size at which a shard ends
+    #[arg(long, default_value_t = 256, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub(crate) shard_mib: u64,
+    /// Skip images with a shorter side
+    #[arg(long, default_value_t = 32, value_name = "PIXELS")]
+    pub(crate) min_side: u32,
+    /// Threads; 0 for all cores
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) threads: usize,
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use r2o_data::inspect::ShardReport;
 use serde_json::Value;
 
 use crate::format::{age, bytes, duration, number, tau};
@@ -225,6 +226,25 @@ pub(crate) fn verified(found: &[VerifyView]) -> String {
         }
     }
     text
+}
+
+/// The shards of a data set.
+pub(crate) fn shards(shards: &[ShardReport]) -> String {
+    let mut table = table(&["SHARD", "SAMPLES", "CHUNKS", "SIZE", "STATE"], &["SAMPLES", "CHUNKS", "SIZE"]);
+    for s in shards {
+        let state = if s.whole { "ok" } else { "damaged" };
+        table.add_row([s.file.clone(), s.samples.to_string(), s.chunks.to_string(), bytes(s.bytes), state.into()]);
+    }
+    finish(&table)
+}
+
+/// The classes of a data set, each with its samples.
+pub(crate) fn classes(classes: &[(String, u64)]) -> String {
+    let mut table = table(&["CLASS", "SAMPLES"], &["SAMPLES"]);
+    for (name, samples) in classes {
+        table.add_row([name.clone(), samples.to_string()]);
+    }
+    finish(&table)
 }
 
 /// Names and values in two columns.

@@ -1,9 +1,191 @@
 //! `data pack` and `data inspect`.
 
-use crate::cli::Data;
-use crate::error::CliError;
-use crate::output::Output;
+use std::sync::OnceLock;
 
-pub(super) async fn run(_command: Data, _output: &mut Output) -> Result<(), CliError> {
-    Err(CliError::failure("pending"))
+use indicatif::{ProgressBar, ProgressStyle};
+use r2o_data::DataError;
+use r2o_data::inspect::{InspectReport, inspect};
+use r2o_data::pack::{PackError, PackOptions, PackSummary, Progress, pack};
+use r2o_storage::shard::SetError;
+use serde::Serialize;
+
+use crate::cli::{Data, Pack};
+use crate::error::{CliError, Exit, exit_of_storage};
+use crate::format::bytes;
+use crate::output::Output;
+use crate::table;
+
+/// Left-out images that are named; more are only counted. `-o json` has all.
+const SKIPPED_SHOWN: usize = 20;
+/// Damages that are named likewise.
+const BAD_SHOWN: usize = 50;
+
+pub(super) async fn run(command: Data, output: &mut Output) -> Result<(), CliError> {
+    match command {
+        Data::Pack(args) => run_pack(args, output).await,
+        Data::Inspect { url } => run_inspect(&url, output).await,
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Packed {
+    url: String,
+    samples: u64,
+    shards: usize,
+    resumed_shards: usize,
+    bytes: u64,
+    classes: Vec<String>,
+    skipped: Vec<SkippedView>,
+}
+
+#[derive(Serialize)]
+struct SkippedView {
+    name: String,
+    reason: String,
+}
+
+impl From<PackSummary> for Packed {
+    fn from(s: PackSummary) -> Self {
+        let skipped = s.skipped.into_iter().map(|s| SkippedView { name: s.name, reason: s.reason }).collect();
+        let (url, samples, shards, bytes, classes) = (s.url, s.samples, s.shards, s.bytes, s.classes);
+        Self { url, samples, shards, resumed_shards: s.resumed, bytes, classes, skipped }
+    }
+}
+
+async fn run_pack(args: Pack, output: &mut Output) -> Result<(), CliError> {
+    let (source, out) = (args.source.clone(), args.out.clone());
+    let options = PackOptions {
+        masks: args.masks,
+        segments: args.segments,
+        slic_size: args.slic_size,
+        shard_bytes: args.shard_mib << 20,
+        side_min: args.min_side,
+        threads: args.threads,
+        ..PackOptions::new(args.source, args.out)
+    };
+    // Packing keeps all cores busy for long: it gets a thread of its own.
+    let packed = tokio::task::spawn_blocking(move || pack(&options, &Bar::default())).await;
+    let summary = packed
+        .map_err(|e| CliError::failure(format!("packing {source} broke off; the same command goes on")).because(e))?
+        .map_err(|e| pack_error(e, &source, &out))?;
+    let packed = Packed::from(summary);
+    output.result(&packed, |_| pack_text(&packed))
+}
+
+fn pack_text(p: &Packed) -> String {
+    let mut text = format!("packed {} images into {} shards ({}) under {}", p.samples, p.shards, bytes(p.bytes), p.url);
+    if p.resumed_shards > 0 {
+        text += &format!("\n{} shards were finished by an earlier run", p.resumed_shards);
+    }
+    if !p.classes.is_empty() {
+        text += &format!("\n{} classes", p.classes.len());
+    }
+    if !p.skipped.is_empty() {
+        let named = p.skipped.iter().map(|s| format!("{}: {}", s.name, s.reason)).collect::<Vec<_>>();
+        text += &format!("\n{} images were left out:\n{}", named.len(), some(&named, SKIPPED_SHOWN));
+    }
+    text
+}
+
+/// The first lines, indented, and how many more there are.
+fn some(lines: &[String], shown: usize) -> String {
+    let mut text: Vec<String> = lines.iter().take(shown).map(|line| format!("  {line}")).collect();
+    if lines.len() > shown {
+        text.push(format!("  and {} more (-o json names all)", lines.len() - shown));
+    }
+    text.join("\n")
+}
+
+/// A bar on the standard error, which hides itself where that is no terminal.
+#[derive(Default)]
+struct Bar(OnceLock<ProgressBar>);
+
+impl Progress for Bar {
+    fn listed(&self, images: u64) {
+        let bar = self.0.get_or_init(|| {
+            let bar = ProgressBar::new(images);
+            // A template of fixed text; a failure would only mean the default look.
+            let template = "packing {bar:30.cyan/blue} {pos}/{len} images  {per_sec}  {eta} left";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("━╸ "));
+            }
+            bar
+        });
+        bar.set_length(images);
+    }
+
+    fn advanced(&self, images: u64) {
+        if let Some(bar) = self.0.get() {
+            bar.inc(images);
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some(bar) = self.0.get() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn pack_error(e: PackError, source: &str, out: &str) -> CliError {
+    let exit = match &e {
+        PackError::Source { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::NotFound,
+        PackError::Storage(e) | PackError::Set(SetError::Storage(e)) => exit_of_storage(e),
+        PackError::Source { .. } | PackError::Threads(_) => Exit::Failure,
+        _ => Exit::Refused,
+    };
+    let error = CliError::new(exit, format!("cannot pack {source} into {out}")).because(e);
+    match exit {
+        Exit::NoSpace | Exit::Unreachable => {
+            error.advice("what is finished stays: the same command goes on from there")
+        }
+        _ => error,
+    }
+}
+
+async fn run_inspect(url: &str, output: &mut Output) -> Result<(), CliError> {
+    let report = inspect(url).await.map_err(|e| inspect_error(e, url))?;
+    output.result(&report, |wide| inspect_text(&report, wide))?;
+    if report.bad.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::refused(format!("the data set {url} is damaged in {} places", report.bad.len()))
+        .advice("`r2octl data pack` with the same source mends it"))
+}
+
+fn inspect_error(e: DataError, url: &str) -> CliError {
+    let exit = match &e {
+        DataError::Set(SetError::Missing { .. }) => Exit::NotFound,
+        DataError::Storage(e) | DataError::Set(SetError::Storage(e)) => exit_of_storage(e),
+        _ => Exit::Refused,
+    };
+    CliError::new(exit, format!("cannot inspect the data set {url}")).because(e)
+}
+
+fn inspect_text(r: &InspectReport, wide: bool) -> String {
+    let mean = if r.samples == 0 { 0 } else { r.bytes / r.samples };
+    let size = |[width, height]: [u32; 2]| format!("{width} x {height}");
+    let mut text = table::facts(&[
+        ("data set", r.url.clone()),
+        ("samples", r.samples.to_string()),
+        ("shards", format!("{} ({}, {} a sample)", r.shards.len(), bytes(r.bytes), bytes(mean))),
+        ("images", format!("{} to {} pixels", size(r.smallest), size(r.largest))),
+        ("superpixels", format!("SLIC, {} segments at {} pixels", r.segments, r.slic_size)),
+        ("masks", format!("{} of {} samples", r.masks, r.samples)),
+        ("classes", r.classes.len().to_string()),
+        ("damage", if r.bad.is_empty() { "none".into() } else { format!("{} places", r.bad.len()) }),
+    ]);
+    if wide {
+        text += &format!("\n\n{}", table::shards(&r.shards));
+        if !r.classes.is_empty() {
+            text += &format!("\n\n{}", table::classes(&r.classes));
+        }
+    }
+    if !r.bad.is_empty() {
+        text += &format!("\n\n{}", some(&r.bad, BAD_SHOWN));
+    }
+    text
 }

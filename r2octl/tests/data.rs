@@ -1,0 +1,90 @@
+//! `data pack` and `data inspect` with the real program on photographs and on damage.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn r2octl(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_r2octl")).args(args).output().unwrap()
+}
+
+#[track_caller]
+fn printed(output: &Output, code: i32) -> String {
+    let all = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{all}");
+    all
+}
+
+/// Some photographs of the fixtures in two classes, a broken one, an empty one and a copy.
+fn photographs(folder: &Path) -> String {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/photos");
+    let mut found: Vec<_> = walk(&fixtures).into_iter().filter(|p| p.extension().is_some_and(|e| e == "jpg")).collect();
+    found.sort();
+    let source = folder.join("source");
+    for class in ["a", "b"] {
+        fs::create_dir_all(source.join(class)).unwrap();
+    }
+    for (i, photo) in found.iter().take(6).enumerate() {
+        fs::copy(photo, source.join(["a", "b"][i % 2]).join(format!("{i}.jpg"))).unwrap();
+    }
+    fs::copy(&found[0], source.join("b/copy.jpg")).unwrap();
+    fs::write(source.join("b/empty.jpg"), b"").unwrap();
+    fs::write(source.join("b/text.jpg"), b"this is no image").unwrap();
+    source.to_str().unwrap().to_owned()
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn photographs_are_packed_inspected_and_damage_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = photographs(folder.path());
+    let set = folder.path().join("set");
+    let out = set.to_str().unwrap();
+    let text = printed(&r2octl(&["data", "pack", &source, "--out", out, "--slic-size", "64"]), 0);
+    assert!(text.contains("packed 6 images into 1 shards") && text.contains("2 classes"), "{text}");
+    for name in ["b/copy.jpg", "b/empty.jpg", "b/text.jpg"] {
+        assert!(text.contains(name), "{name} is named: {text}");
+    }
+    let text = printed(&r2octl(&["data", "inspect", out, "-o", "wide"]), 0);
+    assert!(text.contains("samples:     6") && text.contains("damage:      none"), "{text}");
+    let report: serde_json::Value =
+        serde_json::from_slice(&r2octl(&["data", "inspect", out, "-o", "json"]).stdout).unwrap();
+    assert_eq!((&report["samples"], &report["bad"]), (&6.into(), &serde_json::json!([])));
+
+    let tar = walk(&set).into_iter().find(|p| p.extension().is_some_and(|e| e == "tar")).unwrap();
+    let whole = fs::read(&tar).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 4;
+    fs::write(&tar, &flipped).unwrap();
+    let text = printed(&r2octl(&["data", "inspect", out]), 4);
+    assert!(text.contains(tar.file_name().unwrap().to_str().unwrap()) && text.contains("checksum"), "{text}");
+    fs::write(&tar, &whole[..whole.len() / 2]).unwrap();
+    assert!(printed(&r2octl(&["data", "inspect", out]), 4).contains("is truncated"));
+}
+
+#[test]
+fn what_cannot_be_packed_is_said_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("set");
+    let out = out.to_str().unwrap();
+    let text = printed(&r2octl(&["data", "pack", "/nonexistent/photos", "--out", out]), 3);
+    assert!(text.contains("/nonexistent/photos"), "{text}");
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let text = printed(&r2octl(&["data", "pack", empty.to_str().unwrap(), "--out", out]), 4);
+    assert!(text.contains("no usable image"), "{text}");
+    let source = photographs(folder.path());
+    let text = printed(&r2octl(&["data", "pack", &source, "--out", "ftp://host/set"]), 4);
+    assert!(text.contains("not a storage URL"), "{text}");
+    printed(&r2octl(&["data", "pack", &source]), 2);
+    let text = printed(&r2octl(&["data", "inspect", out]), 3);
+    assert!(text.contains("index.json") && text.contains("data pack"), "{text}");
+    let text = printed(&r2octl(&["data", "inspect", "http://127.0.0.1:1/set"]), 5);
+    assert!(text.contains("cannot be reached"), "{text}");
+}
