@@ -49,3 +49,45 @@ pub(crate) fn normalise(x: &Tensor) -> Tensor {
     let norm = x.norm_scalaropt_dim(2.0, [-1], true).clamp_min(1e-12);
     x / norm
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    #[test]
+    fn no_valid_region_means_no_loss_and_no_gradient() {
+        let q = Tensor::randn([2, 2, 3, 4, 5], CPU).set_requires_grad(true);
+        let z = Tensor::randn([2, 2, 3, 4, 5], CPU);
+        let weights = Tensor::zeros([2, 3, 4], CPU);
+        let _filled = weights.select(0, 1).fill_(1.0);
+        let losses = byol(&q, &z, &weights);
+        assert_eq!(losses.double_value(&[0]), 0.0);
+        assert!(losses.double_value(&[1]) > 0.0);
+        losses.sum(Kind::Float).backward();
+        assert_eq!(f64::try_from(q.grad().select(0, 0).norm()).unwrap(), 0.0);
+        assert!(f64::try_from(q.grad().select(0, 1).norm()).unwrap() > 0.0);
+    }
+
+    #[test]
+    fn area_weighs_regions() {
+        // Two regions, masses 3 and 1 in view 1, 1 and 0 in view 2.
+        let view1 = Tensor::from_slice(&[3.0_f32, 0.0, 1.0, 0.0]).view([1, 1, 2, 2]);
+        let view2 = Tensor::from_slice(&[0.5_f32, 0.5, 0.0, 0.0]).view([1, 1, 2, 2]);
+        let equal = weighting(&view1, &view2, 1e-3, false);
+        assert_eq!(Vec::<f64>::try_from(equal.weights.to_kind(Kind::Double).view(-1)).unwrap(), [1.0, 0.0]);
+        assert_eq!(equal.valid.double_value(&[0]), 1.0);
+        let by_area = weighting(&view1, &view2, 1e-3, true);
+        assert_eq!(Vec::<f64>::try_from(by_area.weights.to_kind(Kind::Double).view(-1)).unwrap(), [2.0, 0.0]);
+    }
+
+    #[test]
+    fn opposite_directions_are_four_apart() {
+        let q = Tensor::ones([1, 2, 1, 1, 4], CPU);
+        assert!((byol(&q, &(&q * -2.0), &Tensor::ones([1, 1, 1], CPU)).double_value(&[0]) - 4.0).abs() < 1e-6);
+        assert!(byol(&q, &(&q * 3.0), &Tensor::ones([1, 1, 1], CPU)).double_value(&[0]) < 1e-12);
+    }
+}

@@ -43,3 +43,43 @@ pub(crate) fn regions_per_lane(prior: &Tensor, lanes: i64) -> Vec<i64> {
     let greatest = prior.reshape([lanes, -1]).amax([1], false).to_kind(Kind::Int64);
     Vec::<i64>::try_from(greatest).unwrap_or_default().into_iter().map(|label| label + 1).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    /// One-hot labels, resized by libtorch.
+    fn resized(labels: &Tensor, regions: i64, cells: i64) -> Tensor {
+        let one_hot = labels.one_hot(regions).permute([0, 3, 1, 2]).to_kind(Kind::Float);
+        one_hot.upsample_bilinear2d([cells, cells], false, None, None)
+    }
+
+    #[test]
+    fn pooling_and_dominant_regions_are_those_of_resized_one_hot_maps() {
+        for side in [32, 96, 224] {
+            let (images, regions, channels) = (2, 5, 7);
+            let labels = Tensor::randint(regions, [images, side, side], (Kind::Int64, Device::Cpu));
+            let maps = resized(&labels, regions, side / 4);
+            assert_eq!(dominant(&labels, side / 4), maps.argmax(1, false));
+
+            let cells = side / 16;
+            let features = Tensor::randn([images, channels, cells, cells], (Kind::Float, Device::Cpu));
+            let weights = resized(&labels, regions, cells).flatten(2, 3);
+            let area = weights.sum_dim_intlist(2, true, Kind::Float).clamp_min(1.0);
+            let expected = (weights / area).bmm(&features.flatten(2, 3).transpose(1, 2));
+            let difference = (pool(&features, &labels, regions) - expected).abs().max();
+            assert!(f64::try_from(difference).unwrap() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn regions_are_counted_per_lane() {
+        let mut labels = Tensor::zeros([4, 32, 32], (Kind::Uint8, Device::Cpu));
+        let _filled = labels.narrow(0, 1, 1).narrow(1, 3, 1).fill_(6);
+        let _filled = labels.narrow(0, 2, 1).fill_(200);
+        assert_eq!(regions_per_lane(&labels, 2), [7, 201]);
+        assert_eq!(regions_per_lane(&labels.fill_(0), 4), [1; 4]);
+    }
+}

@@ -50,7 +50,7 @@ impl Points {
         let last = sums.size()[1] - 1;
         let wanted = uniforms * sums.narrow(1, last, 1);
         let sorter = None::<&Tensor>;
-        sums.searchsorted(&wanted.contiguous(), false, true, "right", sorter).clamp(0, last)
+        wanted.contiguous().searchsorted(&sums, false, true, "right", sorter).clamp(0, last)
     }
 }
 
