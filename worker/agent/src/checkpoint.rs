@@ -3,7 +3,8 @@
 use futures::{StreamExt, TryStreamExt, stream};
 use r2o_engine::host::HostTensor;
 use r2o_proto::v1::{CheckpointPart, TensorObject};
-use r2o_storage::{StorageError, Store, checkpoint};
+use r2o_storage::checkpoint::{CheckpointError, write_object};
+use r2o_storage::Store;
 
 /// Uploads at a time: enough to hide the latency of an object store, few enough to leave the network to training.
 const CONCURRENT_UPLOADS: usize = 4;
@@ -33,17 +34,18 @@ pub(crate) async fn upload(
     step: u64,
     tensors: Vec<HostTensor>,
 ) -> CheckpointPart {
-    let uploaded: Result<Vec<TensorObject>, StorageError> = stream::iter(tensors)
+    let uploaded: Result<Vec<TensorObject>, CheckpointError> = stream::iter(tensors)
         .map(|tensor| {
             let store = &store;
             async move {
-                let object = checkpoint::write_object(store, &tensor.bytes).await?;
+                let bytes = tensor.bytes.len() as u64;
+                let object = write_object(store, tensor.bytes).await?;
                 Ok(TensorObject {
                     name: tensor.name,
                     dtype: tensor.dtype,
                     shape: tensor.shape,
                     blake3: object.to_string(),
-                    bytes: tensor.bytes.len() as u64,
+                    bytes,
                 })
             }
         })

@@ -1,10 +1,8 @@
 //! Pictures for the report: the same few images, their prior and their predicted masks as training goes on.
 
 use anyhow::{Context, Result};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use r2o_data::{Batch, Dataset};
-use r2o_storage::gallery::{GalleryImage, GalleryPage};
+use r2o_storage::gallery::{Base64, GalleryImage, GalleryPage};
 
 /// Rows of the figure.
 const IMAGES: u64 = 8;
@@ -50,13 +48,13 @@ pub(crate) fn page(
                 sample: probe.samples[i],
                 key: dataset.key(probe.samples[i]),
                 // Views and images never change: only the first page carries them.
-                raw_png: if epoch == 0 { planes(&probe.raw)? } else { String::new() },
-                view1_png: if epoch == 0 { planes(&probe.view1)? } else { String::new() },
-                view2_png: if epoch == 0 { planes(&probe.view2)? } else { String::new() },
+                raw_png: if epoch == 0 { planes(&probe.raw)? } else { Base64(Vec::new()) },
+                view1_png: if epoch == 0 { planes(&probe.view1)? } else { Base64(Vec::new()) },
+                view2_png: if epoch == 0 { planes(&probe.view2)? } else { Base64(Vec::new()) },
                 prior_png: if epoch == 0 {
                     grey_png(&probe.prior[i * pixels..(i + 1) * pixels], side)?
                 } else {
-                    String::new()
+                    Base64(Vec::new())
                 },
                 mask_png: grey_png(labels, mask_side)?,
                 mask_count: distinct(labels),
@@ -75,7 +73,7 @@ fn distinct(labels: &[u8]) -> u32 {
 }
 
 /// Normalised planes (3, side, side) back to an 8-bit picture.
-fn colour_png(planes: &[f32], side: u32) -> Result<String> {
+fn colour_png(planes: &[f32], side: u32) -> Result<Base64> {
     let pixels = (side * side) as usize;
     let mut rgb = vec![0_u8; pixels * 3];
     for channel in 0..3 {
@@ -87,11 +85,11 @@ fn colour_png(planes: &[f32], side: u32) -> Result<String> {
     encode(&rgb, side, png::ColorType::Rgb)
 }
 
-fn grey_png(labels: &[u8], side: u32) -> Result<String> {
+fn grey_png(labels: &[u8], side: u32) -> Result<Base64> {
     encode(labels, side, png::ColorType::Grayscale)
 }
 
-fn encode(bytes: &[u8], side: u32, colour: png::ColorType) -> Result<String> {
+fn encode(bytes: &[u8], side: u32, colour: png::ColorType) -> Result<Base64> {
     let mut out = Vec::new();
     let mut encoder = png::Encoder::new(&mut out, side, side);
     encoder.set_color(colour);
@@ -99,7 +97,7 @@ fn encode(bytes: &[u8], side: u32, colour: png::ColorType) -> Result<String> {
     let mut writer = encoder.write_header().context("cannot start a picture of the gallery")?;
     writer.write_image_data(bytes).context("cannot encode a picture of the gallery")?;
     writer.finish().context("cannot finish a picture of the gallery")?;
-    Ok(STANDARD.encode(out))
+    Ok(Base64(out))
 }
 
 #[cfg(test)]
@@ -123,8 +121,7 @@ mod tests {
 
     #[test]
     fn labels_survive_the_picture() {
-        let text = grey_png(&[0, 7, 255, 3], 2).unwrap();
-        let bytes = STANDARD.decode(text).unwrap();
+        let Base64(bytes) = grey_png(&[0, 7, 255, 3], 2).unwrap();
         let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
         let mut out = vec![0; reader.output_buffer_size().unwrap()];
         reader.next_frame(&mut out).unwrap();

@@ -1,1 +1,26 @@
-//! TODO
+//! The data path: from shards in an object store to augmented batches, without libtorch.
+//!
+//! - [`pack`](mod@pack) and [`inspect`](mod@inspect): make a set and prove that it is whole.
+//! - [`Dataset`]: a set's index, and checked reads of its chunks.
+//! - [`Loader`]: augmented batches of a worker's lanes, step by step, decoded ahead by threads.
+//!
+//! What a step's pixels are depends on (seed, epoch, sample, view) and on nothing else.
+
+mod augment;
+mod batch;
+mod cache;
+mod dataset;
+mod decode;
+mod error;
+pub mod inspect;
+mod loader;
+pub mod pack;
+mod prior;
+mod resize;
+mod sample;
+
+pub use batch::{Batch, probe};
+pub use dataset::Dataset;
+pub use decode::{Picture, decode, dimensions};
+pub use error::{DataError, DecodeError};
+pub use loader::{Loader, LoaderOptions};

@@ -8,7 +8,7 @@ use r2o_c10d::{GlooOptions, ProcessGroup, Store as _};
 use r2o_data::{Dataset, Loader, LoaderOptions};
 use r2o_engine::host::HostTensor;
 use r2o_engine::{Engine, EngineOptions};
-use r2o_storage::checkpoint;
+use r2o_storage::checkpoint::{self, CheckpointError};
 use r2o_types::TrainJob;
 use r2o_worker_core::{Assignment, Failure};
 
@@ -107,7 +107,7 @@ fn restore(
         stream::iter(manifest.tensors)
             .map(|entry| async move {
                 let bytes = checkpoint::read_object(store, &entry).await?;
-                Ok::<_, r2o_storage::StorageError>(HostTensor {
+                Ok::<_, CheckpointError>(HostTensor {
                     name: entry.name,
                     dtype: entry.dtype,
                     shape: entry.shape,

@@ -1,0 +1,126 @@
+//! Beside scikit-image's label maps of the same pictures (tests/parity/slic_fixtures.py writes them).
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::PathBuf;
+
+use super::*;
+
+const SIDE: usize = 224;
+const PHOTOS: [&str; 3] =
+    ["animal_explore_farm_animals_cow", "fish_categorization_fish9", "renewable_categorization_dam1"];
+const SCENES: [&str; 4] = ["scene0", "scene1", "scene2", "scene3"];
+
+fn read(name: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/slic").join(name);
+    let file = File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut reader = png::Decoder::new(BufReader::new(file)).read_info().unwrap();
+    let mut out = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut out).unwrap();
+    out
+}
+
+fn ours(name: &str) -> Vec<u16> {
+    segment(&read(&format!("{name}.png")), SIDE, SIDE, &Options::default()).labels
+}
+
+fn theirs(name: &str) -> Vec<u16> {
+    read(&format!("{name}.labels.png")).into_iter().map(u16::from).collect()
+}
+
+/// Share of pixels whose region, matched by greatest overlap, is the same.
+fn agreement(a: &[u16], b: &[u16]) -> f64 {
+    let mut overlap: HashMap<(u16, u16), usize> = HashMap::new();
+    for pair in a.iter().zip(b) {
+        *overlap.entry((*pair.0, *pair.1)).or_default() += 1;
+    }
+    let mut best: HashMap<u16, usize> = HashMap::new();
+    for ((label, _), count) in overlap {
+        let entry = best.entry(label).or_default();
+        *entry = (*entry).max(count);
+    }
+    best.values().sum::<usize>() as f64 / a.len() as f64
+}
+
+fn edges(labels: &[u16]) -> Vec<bool> {
+    let differs = |at: usize, other: usize| labels[at] != labels[other];
+    (0..labels.len())
+        .map(|at| {
+            let (y, x) = (at / SIDE, at % SIDE);
+            (x + 1 < SIDE && differs(at, at + 1)) || (y + 1 < SIDE && differs(at, at + SIDE))
+        })
+        .collect()
+}
+
+/// Share of the mask's boundary pixels that have a boundary of the regions within two pixels.
+fn boundary_recall(labels: &[u16], mask: &[u16]) -> f64 {
+    let (found, wanted) = (edges(labels), edges(mask));
+    let near = |at: usize| {
+        let (y, x) = (at / SIDE, at % SIDE);
+        let span = |c: usize| c.saturating_sub(2)..(c + 3).min(SIDE);
+        span(y).any(|y| span(x).any(|x| found[y * SIDE + x]))
+    };
+    let boundary: Vec<usize> = (0..wanted.len()).filter(|&at| wanted[at]).collect();
+    boundary.iter().filter(|&&at| near(at)).count() as f64 / boundary.len() as f64
+}
+
+/// Under-segmentation error (Neubert and Protzel, 2012): what regions leak over the masks' borders, per pixel.
+fn under_segmentation(labels: &[u16], mask: &[u16]) -> f64 {
+    let mut sizes: HashMap<u16, usize> = HashMap::new();
+    let mut parts: HashMap<(u16, u16), usize> = HashMap::new();
+    for (&label, &object) in labels.iter().zip(mask) {
+        *sizes.entry(label).or_default() += 1;
+        *parts.entry((label, object)).or_default() += 1;
+    }
+    let leak: usize = parts.iter().map(|((label, _), &inside)| inside.min(sizes[label] - inside)).sum();
+    leak as f64 / labels.len() as f64
+}
+
+#[test]
+fn the_regions_are_scikit_images() {
+    for name in PHOTOS.into_iter().chain(SCENES) {
+        let share = agreement(&ours(name), &theirs(name));
+        println!("{name}: {:.2} % of pixels agree", 100.0 * share);
+        assert!(share >= 0.99, "{name}: {share}");
+    }
+}
+
+#[test]
+fn boundaries_and_leaks_are_as_good_as_scikit_images() {
+    for name in SCENES {
+        let mask: Vec<u16> = read(&format!("{name}.mask.png")).into_iter().map(u16::from).collect();
+        let (a, b) = (ours(name), theirs(name));
+        let recall = (boundary_recall(&a, &mask), boundary_recall(&b, &mask));
+        let leak = (under_segmentation(&a, &mask), under_segmentation(&b, &mask));
+        println!("{name}: boundary recall {recall:?}, under-segmentation error {leak:?}");
+        assert!(recall.0 >= 0.98 * recall.1, "{name}: boundary recall {recall:?}");
+        assert!(leak.0 <= 1.02 * leak.1, "{name}: under-segmentation error {leak:?}");
+    }
+}
+
+#[test]
+fn regions_are_connected_numbered_and_about_as_many_as_asked() {
+    for name in PHOTOS {
+        let rgb = read(&format!("{name}.png"));
+        for segments in [50, 100, 200] {
+            let found = segment(&rgb, SIDE, SIDE, &Options { segments, ..Options::default() });
+            let share = f64::from(found.count) / f64::from(segments);
+            assert!((0.4..=1.3).contains(&share), "{name}: {} regions for {segments}", found.count);
+            let distinct: std::collections::BTreeSet<u16> = found.labels.iter().copied().collect();
+            assert_eq!(distinct, (0..found.count).collect(), "labels are 0..count");
+            let again: Vec<u32> = found.labels.iter().map(|&l| u32::from(l)).collect();
+            // Enforcing connectivity again without limits finds one piece per label.
+            assert_eq!(connect::enforce(&again, SIDE, SIDE, 0, SIDE * SIDE).count, found.count, "{name} at {segments}");
+        }
+    }
+}
+
+#[test]
+fn odd_pictures_are_segmented_without_trouble() {
+    assert_eq!(segment(&[], 0, 0, &Options::default()).count, 0);
+    assert_eq!(segment(&[1, 2, 3], 1, 1, &Options::default()).labels, [0]);
+    let flat = vec![9; 40 * 30 * 3];
+    let found = segment(&flat, 40, 30, &Options::default());
+    assert!(found.count > 20, "a flat picture is cut into squares, not {}", found.count);
+}
