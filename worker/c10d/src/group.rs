@@ -44,8 +44,9 @@ pub struct NcclOptions {
 /// The ranks of one generation, over ProcessGroupGloo (CPU tensors) or ProcessGroupNCCL (CUDA tensors).
 ///
 /// A cheap handle: clones are the same group. Every rank calls the same collectives in the same order with tensors of
-/// equal shapes. They block until done, except that NCCL's only queue on the device; call [`ProcessGroup::check`] after
-/// the step's results have been read and before they are used.
+/// equal shapes; Gloo ends the process of a rank that receives more than it expects. Collectives block until done,
+/// except that NCCL's only queue on the device: call [`ProcessGroup::check`] after the step's results have been read and
+/// before they are used.
 #[derive(Clone)]
 pub struct ProcessGroup(Arc<Inner>);
 
