@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 
-use crate::cli::{DeviceChoice, RunOptions};
+use crate::cli::RunOptions;
 use crate::session::{self, Outbox};
 use crate::trainer::{self, Task, Trainer};
 use crate::{logs, wire};
@@ -177,6 +177,7 @@ fn default_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::DeviceChoice;
 
     #[test]
     fn the_default_device_is_named_as_pytorch_names_it() {

@@ -1,6 +1,7 @@
 //! The engine's face in plain memory, for callers that know no tensors.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use tch::{Kind, Tensor};
 use xxhash_rust::xxh3::Xxh3Default;
@@ -27,6 +28,15 @@ impl Device {
     #[must_use]
     pub fn cuda() -> Option<Self> {
         tch::Cuda::is_available().then_some(Self(tch::Device::Cuda(0)))
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            tch::Device::Cuda(index) => write!(f, "cuda:{index}"),
+            _ => f.write_str("cpu"),
+        }
     }
 }
 
