@@ -14,6 +14,12 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
+/// `1 shard`, `2 shards`.
+pub(crate) fn count<N: TryInto<u64>>(n: N, noun: &str) -> String {
+    let n = n.try_into().unwrap_or(u64::MAX);
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
 /// `1.4 GiB`.
 pub(crate) fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];

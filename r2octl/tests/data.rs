@@ -47,7 +47,7 @@ fn photographs_are_packed_inspected_and_damage_is_named() {
     let set = folder.path().join("set");
     let out = set.to_str().unwrap();
     let text = printed(&r2octl(&["data", "pack", &source, "--out", out, "--slic-size", "64"]), 0);
-    assert!(text.contains("packed 6 images into 1 shards") && text.contains("2 classes"), "{text}");
+    assert!(text.contains("packed 6 images into 1 shard ") && text.contains("2 classes"), "{text}");
     for name in ["b/copy.jpg", "b/empty.jpg", "b/text.jpg"] {
         assert!(text.contains(name), "{name} is named: {text}");
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::cli::{Data, Pack};
 use crate::error::{CliError, Exit, exit_of_storage};
-use crate::format::bytes;
+use crate::format::{bytes, count};
 use crate::output::Output;
 use crate::table;
 
@@ -74,16 +74,22 @@ async fn run_pack(args: Pack, output: &mut Output) -> Result<(), CliError> {
 }
 
 fn pack_text(p: &Packed) -> String {
-    let mut text = format!("packed {} images into {} shards ({}) under {}", p.samples, p.shards, bytes(p.bytes), p.url);
+    let mut text = format!(
+        "packed {} into {} ({}) under {}",
+        count(p.samples, "image"),
+        count(p.shards, "shard"),
+        bytes(p.bytes),
+        p.url
+    );
     if p.resumed_shards > 0 {
-        text += &format!("\n{} shards were finished by an earlier run", p.resumed_shards);
+        text += &format!("\n{} finished by an earlier run", count(p.resumed_shards, "shard"));
     }
     if !p.classes.is_empty() {
         text += &format!("\n{} classes", p.classes.len());
     }
     if !p.skipped.is_empty() {
         let named = p.skipped.iter().map(|s| format!("{}: {}", s.name, s.reason)).collect::<Vec<_>>();
-        text += &format!("\n{} images were left out:\n{}", named.len(), some(&named, SKIPPED_SHOWN));
+        text += &format!("\n{} left out:\n{}", count(named.len(), "image"), some(&named, SKIPPED_SHOWN));
     }
     text
 }
@@ -152,7 +158,7 @@ async fn run_inspect(url: &str, output: &mut Output) -> Result<(), CliError> {
     if report.bad.is_empty() {
         return Ok(());
     }
-    Err(CliError::refused(format!("the data set {url} is damaged in {} places", report.bad.len()))
+    Err(CliError::refused(format!("the data set {url} is damaged in {}", count(report.bad.len(), "place")))
         .advice("`r2octl data pack` with the same source mends it"))
 }
 
@@ -166,7 +172,7 @@ fn inspect_error(e: DataError, url: &str) -> CliError {
 }
 
 fn inspect_text(r: &InspectReport, wide: bool) -> String {
-    let mean = if r.samples == 0 { 0 } else { r.bytes / r.samples };
+    let mean = r.bytes.checked_div(r.samples).unwrap_or_default();
     let size = |[width, height]: [u32; 2]| format!("{width} x {height}");
     let mut text = table::facts(&[
         ("data set", r.url.clone()),
@@ -176,7 +182,7 @@ fn inspect_text(r: &InspectReport, wide: bool) -> String {
         ("superpixels", format!("SLIC, {} segments at {} pixels", r.segments, r.slic_size)),
         ("masks", format!("{} of {} samples", r.masks, r.samples)),
         ("classes", r.classes.len().to_string()),
-        ("damage", if r.bad.is_empty() { "none".into() } else { format!("{} places", r.bad.len()) }),
+        ("damage", if r.bad.is_empty() { "none".into() } else { count(r.bad.len(), "place") }),
     ]);
     if wide {
         text += &format!("\n\n{}", table::shards(&r.shards));

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::cli::Report;
 use crate::error::{CliError, Exit, exit_of_storage};
-use crate::format::bytes;
+use crate::format::{bytes, count};
 use crate::output::Output;
 use crate::target::{resolve, write};
 
@@ -45,7 +45,12 @@ pub(super) async fn report(url: &str, args: Report, output: &mut Output) -> Resu
     output.result(&written, |_| {
         let figure =
             written.figure.as_ref().map(|f| format!("\nwrote the figure of its masks to {f}")).unwrap_or_default();
-        format!("wrote the report of {} steps ({}) to {}{figure}", written.steps, bytes(size as u64), written.report)
+        format!(
+            "wrote the report of {} ({}) to {}{figure}",
+            count(written.steps, "step"),
+            bytes(size as u64),
+            written.report
+        )
     })
 }
 
