@@ -15,9 +15,8 @@ if [ -z "${R2O_CUDA_ROOT:-}" ]; then
 fi
 export R2O_CUDA_ROOT
 
-# A profile folder of its own would build libtorch's bindings twice; features are told apart by cargo.
-cargo build --package r2o-gpu-suite --features cuda
-cargo build --package r2o-c10d --features cuda --example layers
+cargo build --package r2o-gpu-suite --package r2o-c10d --features r2o-gpu-suite/cuda,r2o-c10d/cuda \
+    --bin r2o-gpu-suite --example layers
 
 mkdir -p "$out"
 strip --strip-all -o "$out/r2o-gpu-suite" target/debug/r2o-gpu-suite

@@ -13,7 +13,10 @@ fn main() {
             "cargo:warning=no libtorch at {}: type `cargo xtask setup` (or set LIBTORCH to a libtorch 2.11 folder)",
             root.display()
         );
-        eprintln!("no libtorch at {}: type `cargo xtask setup`, or set LIBTORCH to a libtorch 2.11 folder", root.display());
+        eprintln!(
+            "no libtorch at {}: type `cargo xtask setup`, or set LIBTORCH to a libtorch 2.11 folder",
+            root.display()
+        );
         exit(1);
     }
     println!("cargo:root={}", root.display());

@@ -1,5 +1,8 @@
 //! The coordinator over real sockets, with workers that only pretend to train.
 
+// Helpers outside of #[test] functions are tests, too.
+#![allow(clippy::unwrap_used)]
+
 #[path = "it/kit.rs"]
 mod kit;
 #[path = "it/life.rs"]

@@ -150,7 +150,8 @@ fn in_namespace(test: &str) -> Result<bool> {
     if std::env::var_os("R2O_IN_NAMESPACE").is_some() {
         return Ok(true);
     }
-    let may_mount = std::process::Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+    let may_mount =
+        std::process::Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
     if !may_mount.is_ok_and(|o| o.status.success()) {
         not_run("needs unshare and the right to mount in a namespace");
         return Ok(false);
@@ -178,7 +179,8 @@ async fn a_full_disk_costs_checkpoints_but_not_the_run() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let small = folder.path().join("small");
     fs::create_dir(&small)?;
-    let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "none"]).arg(&small).status()?;
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "none"]).arg(&small).status()?;
     ensure!(mounted.success(), "cannot mount a small file system");
 
     let mut fleet = Fleet::start(1, one_thread()).await?;

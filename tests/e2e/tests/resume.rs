@@ -44,8 +44,12 @@ async fn assert_bit_identical(workers: u32) -> Result<()> {
     let resumed = stopped_and_resumed("resumed", folder.path(), workers).await?;
     assert_eq!(resumed.ledger(), undisturbed.ledger());
     assert_eq!(resumed.losses(), undisturbed.losses());
-    let differing: Vec<_> =
-        undisturbed.state.iter().filter(|(name, hash)| resumed.state.get(*name) != Some(hash)).map(|(n, _)| n).collect();
+    let differing: Vec<_> = undisturbed
+        .state
+        .iter()
+        .filter(|(name, hash)| resumed.state.get(*name) != Some(hash))
+        .map(|(n, _)| n)
+        .collect();
     assert!(differing.is_empty(), "tensors that differ after resuming: {differing:?}");
     assert_eq!(resumed.state.len(), undisturbed.state.len());
     Ok(())

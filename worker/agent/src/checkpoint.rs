@@ -3,8 +3,8 @@
 use futures::{StreamExt, TryStreamExt, stream};
 use r2o_engine::host::HostTensor;
 use r2o_proto::v1::{CheckpointPart, TensorObject};
-use r2o_storage::checkpoint::{CheckpointError, write_object};
 use r2o_storage::Store;
+use r2o_storage::checkpoint::{CheckpointError, write_object};
 
 /// Uploads at a time: enough to hide the latency of an object store, few enough to leave the network to training.
 const CONCURRENT_UPLOADS: usize = 4;

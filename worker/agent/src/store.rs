@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use r2o_proto::v1::rendezvous_client::RendezvousClient;
-use r2o_proto::v1::{
-    AddRequest, CheckRequest, CompareSetRequest, DeleteRequest, GetRequest, Scope, SetRequest,
-};
+use r2o_proto::v1::{AddRequest, CheckRequest, CompareSetRequest, DeleteRequest, GetRequest, Scope, SetRequest};
 use tokio::runtime::Handle;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -25,11 +23,7 @@ pub(crate) struct RendezvousStore {
 impl RendezvousStore {
     /// A store whose keys belong to one generation of one job.
     pub(crate) fn new(channel: Channel, runtime: Handle, job: &str, generation: u64) -> Self {
-        Self {
-            client: RendezvousClient::new(channel),
-            runtime,
-            scope: Scope { job: job.to_owned(), generation },
-        }
+        Self { client: RendezvousClient::new(channel), runtime, scope: Scope { job: job.to_owned(), generation } }
     }
 
     fn scope(&self) -> Option<Scope> {

@@ -12,7 +12,6 @@ use crate::decode::Picture;
 use crate::error::DecodeError;
 use crate::resize::{Crop, Scaler};
 
-
 use colour::{Jitter, blur, grey, solarise};
 
 /// One of the two augmented views.

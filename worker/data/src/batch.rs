@@ -171,7 +171,13 @@ pub(crate) async fn fetch(dataset: &Dataset, samples: &[u64]) -> Result<Chunks, 
 ///
 /// # Errors
 /// When a sample cannot be read or decoded.
-pub fn probe(dataset: &Dataset, samples: &[u64], image_size: u32, prior: &Prior, seed: u64) -> Result<Batch, DataError> {
+pub fn probe(
+    dataset: &Dataset,
+    samples: &[u64],
+    image_size: u32,
+    prior: &Prior,
+    seed: u64,
+) -> Result<Batch, DataError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DataError::Threads)?;
     let chunks = runtime.block_on(fetch(dataset, samples))?;
     let packed = dataset.prior();

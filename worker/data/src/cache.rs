@@ -30,7 +30,9 @@ impl ChunkCache {
             self.bytes -= before.len();
         }
         while self.bytes > BYTES_MAX && self.chunks.len() > 1 {
-            let Some(oldest) = self.chunks.iter().min_by_key(|(_, (used, _))| *used).map(|(&chunk, _)| chunk) else { break };
+            let Some(oldest) = self.chunks.iter().min_by_key(|(_, (used, _))| *used).map(|(&chunk, _)| chunk) else {
+                break;
+            };
             if let Some((_, bytes)) = self.chunks.remove(&oldest) {
                 self.bytes -= bytes.len();
             }

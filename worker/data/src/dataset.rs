@@ -33,8 +33,11 @@ impl Dataset {
     pub async fn open(url: &str) -> Result<Self, DataError> {
         let store = r2o_storage::open(url)?;
         let set = shard::read_set(&store).await?;
-        let shards: Vec<ShardIndex> =
-            stream::iter(&set.shards).map(|s| shard::read_shard(&store, s)).buffered(CONCURRENT_READS).try_collect().await?;
+        let shards: Vec<ShardIndex> = stream::iter(&set.shards)
+            .map(|s| shard::read_shard(&store, s))
+            .buffered(CONCURRENT_READS)
+            .try_collect()
+            .await?;
         let chunks = set.chunks();
         let numbers = set.shards.iter().flat_map(|s| 0..s.chunks.len()).collect();
         let mut next = 0;
@@ -138,7 +141,12 @@ impl Dataset {
         if blake3::hash(&bytes).to_hex().as_str() != place.blake3 {
             let first = self.key(self.chunks[chunk].first);
             let number = self.numbers[chunk];
-            return Err(DataError::Checksum { url: self.url.clone(), shard: self.shard_url(shard), chunk: number, first });
+            return Err(DataError::Checksum {
+                url: self.url.clone(),
+                shard: self.shard_url(shard),
+                chunk: number,
+                first,
+            });
         }
         Ok(bytes)
     }

@@ -62,7 +62,9 @@ pub enum DataError {
         first: String,
     },
     /// A shard ends before its index says.
-    #[error("shard {shard} is truncated: {wanted} bytes from byte {offset} were asked, {found} came; see `r2octl data inspect {url}`")]
+    #[error(
+        "shard {shard} is truncated: {wanted} bytes from byte {offset} were asked, {found} came; see `r2octl data inspect {url}`"
+    )]
     Truncated {
         /// The set.
         url: String,

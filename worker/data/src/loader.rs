@@ -103,8 +103,7 @@ struct Walk {
 
 impl Walk {
     fn new(options: LoaderOptions) -> Result<Self, DataError> {
-        let steps_per_epoch =
-            steps_per_epoch(options.dataset.samples(), options.total_lanes, options.samples_per_lane);
+        let steps_per_epoch = steps_per_epoch(options.dataset.samples(), options.total_lanes, options.samples_per_lane);
         let packed = options.dataset.prior();
         let making = Making {
             seed: options.seed,

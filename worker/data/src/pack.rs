@@ -112,7 +112,9 @@ pub enum PackError {
         reason: String,
     },
     /// Nothing usable.
-    #[error("no usable image in {path}: {skipped} were left out; supported are JPEG, PNG and WebP of at least {side_min} pixels")]
+    #[error(
+        "no usable image in {path}: {skipped} were left out; supported are JPEG, PNG and WebP of at least {side_min} pixels"
+    )]
     Empty {
         /// The source.
         path: String,
@@ -122,7 +124,9 @@ pub enum PackError {
         side_min: u32,
     },
     /// The target holds another set.
-    #[error("{url} already holds a data set packed from another source or with other options: choose another --out, or remove it")]
+    #[error(
+        "{url} already holds a data set packed from another source or with other options: choose another --out, or remove it"
+    )]
     OtherSet {
         /// The target.
         url: String,

@@ -42,8 +42,9 @@ impl PriorSource {
                 let options = r2o_slic::Options { segments, ..r2o_slic::Options::default() };
                 let found = r2o_slic::segment(raw, side as usize, side as usize, &options);
                 for (target, label) in out.iter_mut().zip(&found.labels) {
-                    *target = u8::try_from(*label)
-                        .map_err(|_| DecodeError::Broken(format!("SLIC found {} regions, at most 256 fit", found.count)))?;
+                    *target = u8::try_from(*label).map_err(|_| {
+                        DecodeError::Broken(format!("SLIC found {} regions, at most 256 fit", found.count))
+                    })?;
                 }
             }
             Self::Grid(cells) => {

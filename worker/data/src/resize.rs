@@ -1,7 +1,8 @@
 //! Bicubic resize with antialiasing, as PIL's `BICUBIC` (Catmull-Rom, a = -0.5).
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::decode::Picture;
 use crate::error::DecodeError;
@@ -42,12 +43,17 @@ impl Scaler {
     ) -> Result<(), DecodeError> {
         let broken = |e: &dyn std::fmt::Display| DecodeError::Broken(e.to_string());
         out.resize(3 * (side * side) as usize, 0);
-        let source = ImageRef::new(picture.width, picture.height, &picture.rgb, PixelType::U8x3).map_err(|e| broken(&e))?;
-        let mut target = Image::from_slice_u8(side, side, out, PixelType::U8x3).map_err(|e| broken(&e))?;
-        let options = ResizeOptions::new()
-            .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
-            .crop(crop.left, crop.top, crop.width, crop.height);
-        self.resizer.resize(&source, &mut target, &options).map_err(|e| broken(&e))
+        // The typed images: the others would compile every pixel format's kernels into this crate.
+        let source = TypedImageRef::<U8x3>::from_buffer(picture.width, picture.height, &picture.rgb);
+        let source = source.map_err(|e| broken(&e))?;
+        let mut target = TypedImage::<U8x3>::from_buffer(side, side, out).map_err(|e| broken(&e))?;
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).crop(
+            crop.left,
+            crop.top,
+            crop.width,
+            crop.height,
+        );
+        self.resizer.resize_typed(&source, &mut target, &options).map_err(|e| broken(&e))
     }
 }
 

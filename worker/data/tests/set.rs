@@ -130,7 +130,8 @@ fn an_interrupted_pack_goes_on() {
     }
     fs::write(half.join("shard-000002.tar"), &whole["shard-000002.tar"][..700]).unwrap();
     let identity = identity_of(&set, definition);
-    fs::write(half.join("pack.json"), serde_json::json!({"identity": identity, "shards": finished}).to_string()).unwrap();
+    fs::write(half.join("pack.json"), serde_json::json!({"identity": identity, "shards": finished}).to_string())
+        .unwrap();
     let summary = pack(&options(&set.source, &half), &()).unwrap();
     assert_eq!(summary.resumed, 2);
     assert_eq!(files(&half), whole);

@@ -1,5 +1,5 @@
 //! ResNet-18, 34 and 50 (He et al., 2016) with the parameter names of torchvision/models/resnet.py, without pooling and
-//! classifier. Activations are channels last.
+//! classifier.
 
 use tch::Tensor;
 
@@ -123,7 +123,7 @@ impl Backbone {
 
     /// (N, 3, s, s) to C4 (N, channels, s/16, s/16): the first three stages.
     pub(crate) fn c4(&self, x: &Tensor, weights: &Weights, scope: &NormScope) -> Result<Tensor, StepError> {
-        let x = self.stem.forward(&r2o_aten::channels_last(x)?, weights, scope)?.f_relu_()?;
+        let x = self.stem.forward(x, weights, scope)?.f_relu_()?;
         let mut x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
         for block in self.stages[..3].iter().flatten() {
             x = block.forward(&x, weights, scope)?;

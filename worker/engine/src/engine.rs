@@ -9,6 +9,7 @@ use crate::kmeans::{self, Start};
 use crate::model::Model;
 use crate::norm::NormScope;
 use crate::step::{self, Context, Forward, StepBatch, StepTicket, Stopwatch};
+use crate::weights::MemoryFormat;
 
 /// CPU memory kept for the next tensors, at most.
 const CACHED_BYTES: usize = 8 << 30;
@@ -68,6 +69,14 @@ impl Engine {
     /// # Errors
     /// When the job asks for what is not available, or memory is short.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
+        Self::with_format(options, MemoryFormat::ChannelsLast)
+    }
+
+    /// [`Engine::new`] with images and filters in a given memory format.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn with_format(options: EngineOptions, format: MemoryFormat) -> Result<Self, EngineError> {
         let EngineOptions { job, device, lanes, threads } = options;
         if job.method.objective != Objective::Byol {
             return Err(EngineError::Unsupported {
@@ -79,17 +88,17 @@ impl Engine {
             tch::set_num_threads(threads.max(1));
         }
         r2o_aten::cache_memory(CACHED_BYTES)?;
-        let model = Model::new(&job, device)?;
+        let model = Model::new(&job, device, format)?;
         let total_lanes = job.batch.lanes;
         let layout = NormLayout::new(total_lanes, job.batch.norm_group_lanes.max(1), &lanes);
         Ok(Self { job, model, device, lanes, total_lanes, scope: NormScope { layout, group: None }, reducer: None })
     }
 
     /// An engine of one lane by itself, whatever the job's lanes.
-    pub(crate) fn single(mut job: JobSpec, device: Device) -> Result<Self, EngineError> {
+    pub(crate) fn single(mut job: JobSpec, device: Device, format: MemoryFormat) -> Result<Self, EngineError> {
         job.batch.lanes = 1;
         job.batch.norm_group_lanes = 1;
-        Self::new(EngineOptions { job, device, lanes: vec![0], threads: None })
+        Self::with_format(EngineOptions { job, device, lanes: vec![0], threads: None }, format)
     }
 
     /// Joins the peers that compute the other lanes; none: this worker has all of them. Every rank must hold the same

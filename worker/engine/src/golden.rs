@@ -20,6 +20,7 @@ use tch::{Device, Kind, Tensor};
 use crate::engine::Engine;
 use crate::error::{EngineError, StepError};
 use crate::step::{StepBatch, StepTicket};
+use crate::weights::MemoryFormat;
 pub use files::FileError;
 use files::Tensors;
 
@@ -104,7 +105,9 @@ pub fn run(args: &GoldenArgs) -> Result<(), GoldenError> {
         let reason = "has several regions, but the job's prior is none".to_owned();
         return Err(FileError::tensor(&args.batch, "prior", reason).into());
     }
-    let mut engine = Engine::single(spec, Device::Cpu)?;
+    // PyTorch's own format, so that rounding is alike: an activation near 0 that falls on the other side of a ReLU changes
+    // gradients by more than any tolerance.
+    let mut engine = Engine::single(spec, Device::Cpu, MemoryFormat::Contiguous)?;
     engine.load_state(&state.tensors).map_err(|source| GoldenError::State { path: args.state.clone(), source })?;
     let ticket = StepTicket { step: 0, epoch: 0, k: args.k, tau: args.tau, learning_rate: args.learning_rate };
     engine.check(&batch, &ticket)?;

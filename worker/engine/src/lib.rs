@@ -27,3 +27,4 @@ mod tests;
 pub use engine::{Engine, EngineOptions, MaskPrediction, StepOutput};
 pub use error::{EngineError, StateError, StepError};
 pub use step::{StepBatch, StepTicket};
+pub use weights::MemoryFormat;

@@ -8,7 +8,7 @@ use crate::error::{EngineError, StepError};
 use crate::heads::Head;
 use crate::loss;
 use crate::norm::NormScope;
-use crate::weights::{Slots, Weights};
+use crate::weights::{MemoryFormat, Slots, Weights};
 
 /// Drawing and values of everything that is trained or follows.
 #[derive(Debug)]
@@ -25,11 +25,12 @@ pub(crate) struct Model {
     pub(crate) momentum: Weights,
     /// Which parameters are decayed and adapted: those with more than one dimension.
     pub(crate) adapt: Vec<bool>,
+    format: MemoryFormat,
 }
 
 impl Model {
     /// First values from the seed; the target starts equal to the online network.
-    pub(crate) fn new(job: &JobSpec, device: Device) -> Result<Self, EngineError> {
+    pub(crate) fn new(job: &JobSpec, device: Device, format: MemoryFormat) -> Result<Self, EngineError> {
         let mut slots = Slots::default();
         let backbone = Backbone::new(&mut slots, "backbone", job.model.backbone).ok_or(EngineError::Unsupported {
             path: "spec.model.backbone",
@@ -41,21 +42,21 @@ impl Model {
         let hidden = i64::from(job.model.predictor.hidden);
         let predictor = Head::new(&mut slots, "predictor", output, hidden, output);
 
-        let mut online = Weights::zeros(&slots, device)?;
+        let mut online = Weights::zeros(&slots, device, format)?;
         online.initialise(&slots, job.seed)?;
-        let mut target = Weights::zeros(&target_slots, device)?;
+        let mut target = Weights::zeros(&target_slots, device, format)?;
         target.flat.f_copy_(&online.flat.narrow(0, 0, target.flat.size()[0]))?;
         target.flat_buffers.f_copy_(&online.flat_buffers.narrow(0, 0, target.flat_buffers.size()[0]))?;
         online.require_gradients();
         let no_buffers = slots.prefix(slots.params.len(), 0);
-        let momentum = Weights::zeros(&no_buffers, device)?;
+        let momentum = Weights::zeros(&no_buffers, device, format)?;
         let adapt = slots.params.iter().map(|slot| slot.shape.len() > 1).collect();
-        Ok(Self { backbone, projector, predictor, slots, target_slots, online, target, momentum, adapt })
+        Ok(Self { backbone, projector, predictor, slots, target_slots, online, target, momentum, adapt, format })
     }
 
     /// C4 of raw views, by the target network; moves its running statistics.
     pub(crate) fn mask_features(&self, raw: &Tensor, scope: &NormScope) -> Result<Tensor, StepError> {
-        self.backbone.c4(raw, &self.target, scope)
+        self.backbone.c4(&self.arrange(raw)?, &self.target, scope)
     }
 
     /// Predictions (rows, D) for views (N, 3, s, s) under masks (N, K, cells).
@@ -69,6 +70,13 @@ impl Model {
         self.project(views, masks, &self.target, scope)
     }
 
+    fn arrange(&self, images: &Tensor) -> Result<Tensor, StepError> {
+        match self.format {
+            MemoryFormat::Contiguous => Ok(images.f_contiguous()?),
+            MemoryFormat::ChannelsLast => Ok(r2o_aten::channels_last(images)?),
+        }
+    }
+
     fn project(
         &self,
         views: &Tensor,
@@ -76,7 +84,7 @@ impl Model {
         weights: &Weights,
         scope: &NormScope,
     ) -> Result<Tensor, StepError> {
-        let features = self.backbone.c5(views, weights, scope)?;
+        let features = self.backbone.c5(&self.arrange(views)?, weights, scope)?;
         let pooled = loss::pool(masks, &features);
         let channels = pooled.size()[2];
         self.projector.forward(&pooled.reshape([-1, channels]), weights, scope)

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use r2o_types::{JobSpec, TrainJob};
 use tch::{Device, Kind, Tensor};
 
-use crate::{Engine, EngineError, EngineOptions, StateError, StepBatch, StepError, StepTicket};
+use crate::{Engine, EngineError, EngineOptions, MemoryFormat, StateError, StepBatch, StepError, StepTicket};
 
 const SIZE: i64 = 64;
 const IMAGES: i64 = 3;
@@ -116,6 +116,19 @@ fn several_lanes_equal_the_same_lanes_one_by_one() {
         let shifts = name.ends_with("fc1.bias") || name.ends_with("projector.fc2.bias");
         assert!(shifts || close(&gradient, &gradients[&name], 1e-3), "{name}");
     }
+}
+
+#[test]
+fn memory_formats_differ_by_rounding() {
+    let (job, lanes) = (job(1, 1), vec![0]);
+    let outputs = [MemoryFormat::Contiguous, MemoryFormat::ChannelsLast].map(|format| {
+        let options = EngineOptions { job: job.clone(), device: Device::Cpu, lanes: lanes.clone(), threads: None };
+        Engine::with_format(options, format).unwrap().step(&batch(&lanes), &ticket(0)).unwrap()
+    });
+    assert_eq!(outputs[0].mask_digests, outputs[1].mask_digests);
+    assert!((outputs[0].loss_per_lane[0] - outputs[1].loss_per_lane[0]).abs() < 1e-5, "{outputs:?}");
+    // Wider, for the sake of activations next to a ReLU's kink.
+    assert!((outputs[0].gradient_norm / outputs[1].gradient_norm - 1.0).abs() < 1e-2, "{outputs:?}");
 }
 
 #[test]

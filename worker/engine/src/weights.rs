@@ -8,6 +8,15 @@ use crate::error::EngineError;
 /// Values per cache line: where parameters begin.
 const ALIGN: usize = 16;
 
+/// How images and filters lie in memory. Results differ by rounding only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryFormat {
+    /// Channel by channel: PyTorch's default.
+    Contiguous,
+    /// Pixel by pixel: the faster one.
+    ChannelsLast,
+}
+
 /// How a parameter starts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Init {
@@ -84,13 +93,14 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Memory for all slots, zero. Filters lie channels last.
-    pub(crate) fn zeros(slots: &Slots, device: Device) -> Result<Self, EngineError> {
+    /// Memory for all slots, zero.
+    pub(crate) fn zeros(slots: &Slots, device: Device, format: MemoryFormat) -> Result<Self, EngineError> {
         let flat = |slots: &[Slot]| Tensor::f_zeros([stretch(slots) as i64], (Kind::Float, device));
+        let last = format == MemoryFormat::ChannelsLast;
         let cut = |flat: &Tensor, slots: &[Slot]| {
             slots
                 .iter()
-                .map(|slot| r2o_aten::alias(flat, slot.offset, &slot.shape, true))
+                .map(|slot| r2o_aten::alias(flat, slot.offset, &slot.shape, last))
                 .collect::<Result<Vec<_>, _>>()
         };
         let (flat, flat_buffers) = (flat(&slots.params)?, flat(&slots.buffers)?);

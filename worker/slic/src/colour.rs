@@ -29,9 +29,7 @@ pub(crate) fn lab(rgb: &[u8], weight: f32) -> Planes {
     let pixels = rgb.len() / 3;
     let mut planes = Planes { l: vec![0.0; pixels], a: vec![0.0; pixels], b: vec![0.0; pixels] };
     let table = table();
-    for (((pixel, l), a), b) in
-        rgb.chunks_exact(3).zip(&mut planes.l).zip(&mut planes.a).zip(&mut planes.b)
-    {
+    for (((pixel, l), a), b) in rgb.chunks_exact(3).zip(&mut planes.l).zip(&mut planes.a).zip(&mut planes.b) {
         let [red, green, blue] = [0, 1, 2].map(|c: usize| linear[usize::from(pixel[c])]);
         let [x, y, z] = XYZ.map(|row| f(table, row[0] * red + row[1] * green + row[2] * blue));
         *l = weight * (116.0 * y - 16.0);

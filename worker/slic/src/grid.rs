@@ -19,8 +19,7 @@ pub(crate) fn centres(width: usize, height: usize, segments: u32) -> Grid {
         ((first_long, step_long), (first_short, step_short))
     };
     let rows = (first_y..height).step_by(step_y);
-    let centres =
-        rows.flat_map(|y| (first_x..width).step_by(step_x).map(move |x| (y as f32, x as f32))).collect();
+    let centres = rows.flat_map(|y| (first_x..width).step_by(step_x).map(move |x| (y as f32, x as f32))).collect();
     Grid { centres, step_y, step_x }
 }
 

@@ -35,7 +35,10 @@ pub(super) fn form(
     let job = TrainJob::parse(&assignment.spec).context("the assignment's job").map_err(job_failure)?;
     let lanes = assignment.members.get(assignment.rank).map(|m| m.lanes.clone()).unwrap_or_default();
     if lanes.is_empty() {
-        return Err(Failure::Job(format!("rank {} of generation {} has no lanes", assignment.rank, assignment.generation)));
+        return Err(Failure::Job(format!(
+            "rank {} of generation {} has no lanes",
+            assignment.rank, assignment.generation
+        )));
     }
     let dataset = open_dataset(settings, &job).map_err(job_failure)?;
     let url = job.spec.checkpoint.url.as_deref().unwrap_or_default();
@@ -51,8 +54,12 @@ pub(super) fn form(
         restore(settings, &store, key, assignment.step, &mut engine).map_err(job_failure)?;
     }
 
-    let rendezvous =
-        RendezvousStore::new(settings.channel.clone(), settings.runtime.clone(), &assignment.job, assignment.generation);
+    let rendezvous = RendezvousStore::new(
+        settings.channel.clone(),
+        settings.runtime.clone(),
+        &assignment.job,
+        assignment.generation,
+    );
     let group = (assignment.members.len() > 1)
         .then(|| {
             ProcessGroup::gloo(
@@ -90,18 +97,13 @@ pub(super) fn form(
 
 fn open_dataset(settings: &Settings, job: &TrainJob) -> Result<Arc<Dataset>> {
     let url = &job.spec.data.url;
-    let dataset = settings.runtime.block_on(Dataset::open(url)).with_context(|| format!("cannot open the data set {url}"))?;
+    let dataset =
+        settings.runtime.block_on(Dataset::open(url)).with_context(|| format!("cannot open the data set {url}"))?;
     Ok(Arc::new(dataset))
 }
 
 /// Loads the state of a checkpoint, every tensor checked against its hash.
-fn restore(
-    settings: &Settings,
-    store: &r2o_storage::Store,
-    key: &str,
-    step: u64,
-    engine: &mut Engine,
-) -> Result<()> {
+fn restore(settings: &Settings, store: &r2o_storage::Store, key: &str, step: u64, engine: &mut Engine) -> Result<()> {
     let tensors: Vec<HostTensor> = settings.runtime.block_on(async {
         let manifest = checkpoint::load_manifest(store, step).await?;
         stream::iter(manifest.tensors)
@@ -135,9 +137,9 @@ fn agree_on_state(
     let put = rendezvous.set(&key(assignment.rank), &mine.to_le_bytes());
     put.map_err(|reason| collective_failure(anyhow!(reason)))?;
     for (rank, member) in assignment.members.iter().enumerate() {
-        let theirs = rendezvous
-            .get(&key(rank), settings.collective_timeout)
-            .map_err(|reason| collective_failure(anyhow!(reason).context(format!("waiting for worker {}", member.worker))))?;
+        let theirs = rendezvous.get(&key(rank), settings.collective_timeout).map_err(|reason| {
+            collective_failure(anyhow!(reason).context(format!("waiting for worker {}", member.worker)))
+        })?;
         if theirs != mine.to_le_bytes() {
             return Err(Failure::Job(format!(
                 "worker {} starts from another state than worker {}: are they of the same build and kind of processor?",

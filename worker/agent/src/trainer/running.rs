@@ -177,7 +177,11 @@ impl Running {
         let _runs_on = r2o_telemetry::spawn("gallery upload", TaskKind::Work, async move {
             if let Err(error) = pages::write_page(&store, &page).await {
                 let error = anyhow::Error::new(error);
-                outbox.send(wire::notice(&job, "GalleryFailed", format!("cannot store a page of the gallery: {error:#}")));
+                outbox.send(wire::notice(
+                    &job,
+                    "GalleryFailed",
+                    format!("cannot store a page of the gallery: {error:#}"),
+                ));
             }
         });
     }
@@ -192,7 +196,10 @@ impl Running {
             );
         }
         let probe = self.probe.as_ref().context("the gallery has no images")?;
-        let masks = self.engine.predict_masks_host(&host_batch(probe, false), k).context("cannot predict the gallery's masks")?;
+        let masks = self
+            .engine
+            .predict_masks_host(&host_batch(probe, false), k)
+            .context("cannot predict the gallery's masks")?;
         gallery::page(&self.dataset, probe, &masks, epoch, self.step, k)
     }
 

@@ -56,7 +56,11 @@ pub(super) fn list(options: &PackOptions) -> Result<Listed, PackError> {
     let meta = fs::metadata(path).map_err(|e| unreadable(path, e))?;
     let mut items = if meta.is_dir() {
         let tars = tars_of(path)?;
-        if tars.is_empty() { tree(path)? } else { tars.iter().map(|t| tar_items(t)).collect::<Result<Vec<_>, _>>()?.concat() }
+        if tars.is_empty() {
+            tree(path)?
+        } else {
+            tars.iter().map(|t| tar_items(t)).collect::<Result<Vec<_>, _>>()?.concat()
+        }
     } else if has_extension(path, &["tar"]) {
         tar_items(path)?
     } else if has_extension(path, &LISTS) {

@@ -57,11 +57,7 @@ pub(super) fn write(
     }
     let set = SetIndex {
         format: shard::FORMAT,
-        prior: PackedPrior {
-            segments: options.segments,
-            size: options.slic_size,
-            definition: definition(plan),
-        },
+        prior: PackedPrior { segments: options.segments, size: options.slic_size, definition: definition(plan) },
         classes: plan.classes.clone(),
         shards: state.shards,
     };
@@ -190,6 +186,7 @@ fn label_map(options: &PackOptions, image: &[u8]) -> Result<Vec<u8>, DecodeError
     let slic = r2o_slic::Options { segments: options.segments, ..r2o_slic::Options::default() };
     let found = r2o_slic::segment(&rgb, side as usize, side as usize, &slic);
     let labels: Result<Vec<u8>, _> = found.labels.iter().map(|&label| u8::try_from(label)).collect();
-    let labels = labels.map_err(|_| DecodeError::Broken(format!("SLIC found {} regions, at most 256 fit", found.count)))?;
+    let labels =
+        labels.map_err(|_| DecodeError::Broken(format!("SLIC found {} regions, at most 256 fit", found.count)))?;
     label_png(&labels, side)
 }

@@ -52,34 +52,46 @@ pub(crate) fn job(backbone: &str) -> String {
     .to_string()
 }
 
-/// Parameters and buffers without momentum; names and shapes are the engine's.
+/// Parameters and buffers without momentum; names and shapes are the engine's. reference.py says why so.
 pub(crate) fn state(backbone: &str) -> HashMap<String, Values> {
     let job = TrainJob::parse(&job(backbone)).unwrap().spec;
     let options = EngineOptions { job, device: r2o_engine::host::Device::cpu().into(), lanes: vec![0], threads: None };
     let shapes = Engine::new(options).unwrap().state();
+    let closing = if backbone == "resnet50" { ".bn3." } else { ".bn2." };
     let parameters = shapes.into_iter().filter(|(name, _)| !name.starts_with("momentum."));
     parameters
         .map(|(name, tensor)| {
             let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
-            let (low, high) = range(&name, &shape);
-            let values = Values::f32(&shape, &uniform(&name, &shape, low, high));
+            let values = Values::f32(&shape, &values(&name, &shape, closing));
             (name, values)
         })
         .collect()
 }
 
-fn range(name: &str, shape: &[usize]) -> (f64, f64) {
+fn values(name: &str, shape: &[usize], closing: &str) -> Vec<f32> {
+    let kept_away = name.starts_with("online.backbone.");
+    let closes = name.contains(".layer") && (name.contains(closing) || name.contains(".downsample.1."));
+    let between = |(low, high)| uniform(name, shape, low, high);
     if name.ends_with("running_mean") {
-        (-0.1, 0.1)
+        between((-0.1, 0.1))
     } else if name.ends_with("running_var") {
-        (0.5, 1.5)
+        between((0.5, 1.5))
     } else if shape.len() > 1 {
-        let high = (3.0 / shape[1..].iter().product::<usize>() as f64).sqrt();
-        (-high, high)
+        let limit = (3.0 / shape[1..].iter().product::<usize>() as f64).sqrt();
+        between((-limit, limit))
     } else if name.ends_with("weight") {
-        (0.5, 1.5)
+        between(match (kept_away, closes) {
+            (true, true) => (0.2, 0.4),
+            (true, false) => (0.1, 0.2),
+            _ => (0.5, 1.5),
+        })
     } else {
-        (-0.2, 0.2)
+        let shift = |v: f32| match (kept_away, closes) {
+            (true, true) => v.abs() + 0.4,
+            (true, false) => v + 0.4_f32.copysign(v),
+            _ => v,
+        };
+        between((-0.2, 0.2)).into_iter().map(shift).collect()
     }
 }
 
