@@ -101,11 +101,3 @@ fn what_is_not_available_yet_is_refused_and_says_so() {
         assert!(with(line).contains("not available yet"), "{line}");
     }
 }
-
-#[test]
-fn the_checked_in_schema_is_up_to_date() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/jobs/schema/trainjob.schema.json");
-    let expected = serde_json::to_string_pretty(&TrainJob::schema()).unwrap() + "\n";
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == expected, "{} is out of date: type `cargo xtask schema`", path.display());
-}

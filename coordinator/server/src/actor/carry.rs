@@ -135,15 +135,24 @@ impl Actor {
         for new in jobs {
             let job: TrainJob = new.job.clone();
             let url = job.spec.checkpoint.url.clone().unwrap_or_default();
-            let store = r2o_storage::open(&url).unwrap_or_else(|error| {
-                tracing::warn!(job = job.metadata.name, "{error}");
-                self.state.child(&format!("jobs/{}", job.metadata.name))
-            });
+            let (store, unusable) = match r2o_storage::open(&url) {
+                Ok(store) => (store, None),
+                // An empty folder in its place would start the job over: it fails instead, and says why.
+                Err(error) => {
+                    let place = self.state.child(&format!("jobs/{}", job.metadata.name));
+                    (place, Some(r2o_telemetry::chain(&error).to_string()))
+                }
+            };
             let commands = self.core.handle(self.clock.now(), Event::JobSubmitted(Box::new(new)));
             let events = r2o_storage::run::read_events(&store).await.unwrap_or_default();
             let entry = self.add_entry(&job.metadata.name, job.spec.epochs, store, events);
             if let Some(entry) = entry.filter(|e| !e.view().state.has_ended()) {
                 entry.announce("CoordinatorRestarted", "the coordinator has restarted".to_owned(), false);
+            }
+            if let Some(reason) = unusable {
+                let job = job.metadata.name;
+                self.feed(Event::CheckpointsUnreadable { job, reason }).await?;
+                continue;
             }
             for command in commands {
                 self.carry_out(command).await?;

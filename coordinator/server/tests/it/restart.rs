@@ -99,3 +99,25 @@ async fn the_address_file_has_the_url() {
     let handle = Service::start(options).await.unwrap();
     assert_eq!(std::fs::read_to_string(place.path("address")).unwrap().trim(), handle.url());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_storage_cannot_be_opened_any_more_fails_and_does_not_start_over() {
+    let place = Place::new();
+    let handle = place.start().await;
+    let mut job = place.job("a", 1);
+    handle.shutdown().await;
+    // As an earlier version with another kind of storage would have recorded it.
+    job["spec"]["checkpoint"]["url"] = "tape://robot/a".into();
+    let job = r2o_types::TrainJob::parse(&job.to_string()).unwrap();
+    let record =
+        serde_json::json!({"kind": "jobSubmitted", "job": job, "stepsPerEpoch": 4, "lastGeneration": 0, "unixMs": 1});
+    let store = open(&text(&place.path("state"))).unwrap();
+    let (mut journal, records) = r2o_storage::journal::Journal::open(&store).await.unwrap();
+    assert!(records.is_empty());
+    journal.append(0, record.to_string().as_bytes()).await.unwrap();
+
+    let handle = place.start().await;
+    let _worker = FakeWorker::join(&handle, "w").await;
+    let last = until(&handle, "a", |p| p.state() == JobState::Failed).await;
+    names(&last.reason, &["tape://robot/a"]);
+}

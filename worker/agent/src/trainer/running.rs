@@ -93,11 +93,9 @@ impl Running {
                 ticket.step, ticket.epoch, batch.step, batch.epoch
             )));
         }
-        let started = Instant::now();
         let input = host_batch(&batch, self.audit);
         let output = self.engine.step_host(&input, &step_ticket(ticket)).map_err(|error| self.classify(error))?;
-        let computed = started.elapsed().as_secs_f64();
-        self.report(ticket, &batch, &output, data_wait, computed);
+        self.report(ticket, &batch, &output, data_wait);
         self.step = ticket.step + 1;
         if self.step.is_multiple_of(self.steps_per_epoch) {
             self.picture(self.step / self.steps_per_epoch, ticket.k);
@@ -133,7 +131,7 @@ impl Running {
         if own_fault { Failure::Job(text) } else { Failure::Collective(text) }
     }
 
-    fn report(&self, ticket: Ticket, batch: &Batch, output: &StepOutput, data_wait: f64, computed: f64) {
+    fn report(&self, ticket: Ticket, batch: &Batch, output: &StepOutput, data_wait: f64) {
         let samples_per_lane = self.job.spec.batch.samples_per_lane as usize;
         let lanes = batch
             .lanes
@@ -150,7 +148,7 @@ impl Running {
             })
             .collect();
         let timing = |phase: &str, seconds: f64| Timing { phase: phase.to_owned(), seconds };
-        let mut timings = vec![timing("data_wait", data_wait), timing("step", computed)];
+        let mut timings = vec![timing("data_wait", data_wait)];
         timings.extend(output.timings.iter().map(|(phase, seconds)| timing(phase, *seconds)));
         self.outbox.send(wire::message(Kind::StepReport(StepReport {
             job: self.assignment.job.clone(),

@@ -1,3 +1,5 @@
+//! All-reduce, broadcast, all-gather, barrier and abort over threads.
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

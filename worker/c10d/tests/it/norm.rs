@@ -1,3 +1,5 @@
+//! Batch norm over groups of lanes beside one process that holds all lanes.
+
 use r2o_c10d::{NormLayout, ProcessGroup, average_running, batch_norm};
 use tch::{Device, Kind, Tensor};
 

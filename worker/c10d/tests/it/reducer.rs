@@ -1,3 +1,5 @@
+//! The reducer beside one process that holds all gradients.
+
 use r2o_c10d::{Error, ProcessGroup, Reducer, ReducerOptions};
 use tch::{Device, Kind, Tensor};
 
