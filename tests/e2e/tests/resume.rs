@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use r2o_e2e::{RUN, Run, demo_job, train};
-use r2o_proto::v1::{CancelRequest, CheckpointRequest, JobState};
+use r2o_proto::v1::{CancelRequest, Job, JobState};
 use r2o_test_kit::{Fleet, WorkerOptions};
 
 const EPOCHS: u64 = 3;
 
-/// Runs the job, stops it after a checkpoint on request half-way, and finishes it on a new coordinator and new workers.
+/// Runs the job, stops it half-way, after a checkpoint, and finishes it on a new coordinator and new workers.
 async fn stopped_and_resumed(name: &str, folder: &std::path::Path, workers: u32) -> Result<Run> {
     let mut job = demo_job(name, folder, EPOCHS)?;
     job.spec.fleet.min_workers = workers;
@@ -18,13 +18,12 @@ async fn stopped_and_resumed(name: &str, folder: &std::path::Path, workers: u32)
 
     let mut first = Fleet::start(workers as usize, options.clone()).await?;
     first.submit(&job).await?;
-    first.wait_step(name, 5, RUN).await?;
-    let taken = first.coordinator.jobs().await?.checkpoint(CheckpointRequest { name: name.to_owned() }).await?;
-    let step = taken.into_inner().step;
-    ensure!(step >= 5 && step < 12, "the checkpoint on request was taken at step {step}");
+    let saved = |job: &Job| Ok(job.checkpoint_step >= 4 && job.progress.as_ref().is_some_and(|p| p.step >= 5));
+    let step = first.wait_job(name, "an epoch is saved and the next begun", RUN, saved).await?.checkpoint_step;
+    ensure!(step < 12, "the run ended before it was stopped");
     let request = CancelRequest { name: name.to_owned(), reason: "half-way".to_owned() };
     first.coordinator.jobs().await?.cancel(request).await?;
-    let stopped = |job: &r2o_proto::v1::Job| Ok(job.state() == JobState::Cancelled);
+    let stopped = |job: &Job| Ok(job.state() == JobState::Cancelled);
     first.wait_job(name, "the job is cancelled", Duration::from_secs(60), stopped).await?;
     drop(first);
 
