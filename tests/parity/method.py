@@ -149,7 +149,7 @@ def make_masks(networks, batch, method, k, margins=None, seed=0):
     dominant = one_hot_at(prior, regions, side).argmax(1)
     if not method["maskPrediction"]["enabled"] or k > 128:
         labels = torch.arange(regions).expand(len(prior), regions)
-        return labels, dominant, F.one_hot(dominant, regions).permute(0, 3, 1, 2).float()
+        return labels, dominant, F.one_hot(dominant, regions).permute(0, 3, 1, 2).to(batch["raw"].dtype)
     with torch.no_grad():
         points = pool_regions(networks.target.c4(batch["raw"]), prior, regions).flatten(0, 1)
         points = F.normalize(points, dim=1)
@@ -160,7 +160,7 @@ def make_masks(networks, batch, method, k, margins=None, seed=0):
         labels = kmeans(points, centres, prediction["maxIterations"], prediction["tolerance"], margins)
     labels = labels.reshape(len(prior), regions)
     maps = torch.stack([labels[image][dominant[image]] for image in range(len(prior))])
-    return labels, maps, F.one_hot(maps, k).permute(0, 3, 1, 2).float()
+    return labels, maps, F.one_hot(maps, k).permute(0, 3, 1, 2).to(batch["raw"].dtype)
 
 
 def byol_loss(q, z, masks1, masks2, method):
@@ -201,8 +201,8 @@ def step(networks, momentum, batch, spec, k, tau, learning_rate, margins=None):
     networks.train()
     networks.zero_grad(set_to_none=True)
     labels, maps, one_hot = make_masks(networks, batch, method, k, margins)
-    masks1 = align(one_hot, batch["boxes1"], batch["flips1"]).to(batch["raw"].dtype)
-    masks2 = align(one_hot, batch["boxes2"], batch["flips2"]).to(batch["raw"].dtype)
+    masks1 = align(one_hot, batch["boxes1"], batch["flips1"])
+    masks2 = align(one_hot, batch["boxes2"], batch["flips2"])
 
     views = torch.cat([batch["view1"], batch["view2"]])
     q = networks.predictor(networks.online(views, torch.cat([masks1, masks2])))

@@ -13,7 +13,7 @@ use r2o_engine::golden::{self, GoldenArgs};
 
 const STEPS: i64 = 3;
 const TAU: f64 = 0.97;
-const LEARNING_RATE: f64 = 0.2;
+const LEARNING_RATE: f64 = 0.01;
 const TOLERANCE: f64 = 1e-4;
 const PROJECTIONS: usize = 4;
 const HEAD: usize = 8;
