@@ -97,8 +97,8 @@ def made_state(networks):
     """
     state, closing = {}, "bn3" if "target.backbone.layer1.0.bn3.bias" in networks.state() else "bn2"
     for name, tensor in networks.state().items():
-        # Not the last stage: it has few activations, and pooled features should differ.
-        kept_away = name.startswith("online.backbone.") and ".layer4." not in name
+        # Not the last stage of ResNet-18: it has few activations, and pooled features should differ.
+        kept_away = name.startswith("online.backbone.") and not (closing == "bn2" and ".layer4." in name)
         shape = tuple(tensor.shape)
         closes = ".layer" in name and (f".{closing}." in name or ".downsample.1." in name)
         if name.endswith("running_mean"):

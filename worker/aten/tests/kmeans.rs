@@ -1,4 +1,5 @@
 //! K-means beside one that is written as it is defined.
+#![allow(clippy::unwrap_used)]
 
 use r2o_aten::{Start, kmeans};
 use tch::{Kind, Tensor};

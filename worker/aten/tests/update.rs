@@ -1,4 +1,5 @@
 //! Updates beside their formulas, views and memory formats.
+#![allow(clippy::unwrap_used)]
 
 use r2o_aten::{LarsOptions, alias, channels_last, ema, is_channels_last, lars, norms};
 use tch::{Device, Kind, Tensor};

@@ -69,7 +69,7 @@ pub(crate) fn state(backbone: &str) -> HashMap<String, Values> {
 }
 
 fn values(name: &str, shape: &[usize], closing: &str) -> Vec<f32> {
-    let kept_away = name.starts_with("online.backbone.") && !name.contains(".layer4.");
+    let kept_away = name.starts_with("online.backbone.") && !(closing == ".bn2." && name.contains(".layer4."));
     let closes = name.contains(".layer") && (name.contains(closing) || name.contains(".downsample.1."));
     let between = |(low, high)| uniform(name, shape, low, high);
     if name.ends_with("running_mean") {
