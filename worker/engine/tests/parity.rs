@@ -1,5 +1,6 @@
 //! The golden step beside an independent PyTorch reference (tests/parity): always against its recorded outputs, and
 //! tensor by tensor when Python with torch is at hand.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
