@@ -164,7 +164,8 @@ fn other_layouts_networks_and_steps() {
     let read = SafeTensors::deserialize(&file).unwrap();
     assert_eq!(read.tensor("backbone.conv1.weight").unwrap().data()[..4], 20.5_f32.to_le_bytes());
     let file = export(&["--format", "state"]);
-    assert_eq!(SafeTensors::deserialize(&file).unwrap().len(), 2 * (1 + 20 * 4));
+    let small = resnet18().iter().filter(|(_, shape)| shape.iter().product::<u64>() <= SMALL).count();
+    assert_eq!(SafeTensors::deserialize(&file).unwrap().len(), 2 * small);
     let error = printed(&r2octl(&["export", run, "--step", "15", "--out", out.to_str().unwrap()]), 3);
     assert!(error.contains("no checkpoint of step 15"), "{error}");
 }

@@ -183,7 +183,8 @@ def lars(parameters, momentum, optimizer, learning_rate):
         update = parameter.grad
         if parameter.dim() > 1:
             decay = optimizer["weightDecay"]
-            weight, gradient = parameter.norm(), update.norm()
+            # In float64: torch's norm of a large float32 tensor on the CPU is off by some 4e-5.
+            weight, gradient = (t.double().norm().item() for t in (parameter, update))
             ratio = 1.0
             if weight > 0 and gradient > 0:
                 ratio = optimizer["trustCoefficient"] * weight / (gradient + decay * weight)

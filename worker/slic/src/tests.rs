@@ -10,6 +10,8 @@ use super::*;
 const SIDE: usize = 224;
 const PHOTOS: [&str; 3] =
     ["animal_explore_farm_animals_cow", "fish_categorization_fish9", "renewable_categorization_dam1"];
+/// Segments asked for, and what scikit-image finds in each photograph. Flat pictures have fewer.
+const COUNTS: [(u32, [u16; 3]); 3] = [(50, [39, 15, 45]), (100, [83, 48, 93]), (200, [170, 122, 183])];
 const SCENES: [&str; 4] = ["scene0", "scene1", "scene2", "scene3"];
 
 fn read(name: &str) -> Vec<u8> {
@@ -101,12 +103,11 @@ fn boundaries_and_leaks_are_as_good_as_scikit_images() {
 
 #[test]
 fn regions_are_connected_numbered_and_about_as_many_as_asked() {
-    for name in PHOTOS {
-        let rgb = read(&format!("{name}.png"));
-        for segments in [50, 100, 200] {
-            let found = segment(&rgb, SIDE, SIDE, &Options { segments, ..Options::default() });
-            let share = f64::from(found.count) / f64::from(segments);
-            assert!((0.4..=1.3).contains(&share), "{name}: {} regions for {segments}", found.count);
+    for (segments, counts) in COUNTS {
+        for (name, count) in PHOTOS.into_iter().zip(counts) {
+            let found = segment(&read(&format!("{name}.png")), SIDE, SIDE, &Options { segments, ..Options::default() });
+            let share = f64::from(found.count) / f64::from(count);
+            assert!((0.95..=1.05).contains(&share), "{name}: {} of {segments}, scikit-image {count}", found.count);
             let distinct: std::collections::BTreeSet<u16> = found.labels.iter().copied().collect();
             assert_eq!(distinct, (0..found.count).collect(), "labels are 0..count");
             let again: Vec<u32> = found.labels.iter().map(|&l| u32::from(l)).collect();
