@@ -126,6 +126,10 @@ pub(crate) fn describe(job: &JobView, events: &[EventView], now_unix_ms: i64) ->
 
 /// The changing numbers of a running job in one line.
 pub(crate) fn numbers(p: &ProgressView) -> String {
+    if p.k == 0 {
+        // No step has been reported yet.
+        return String::new();
+    }
     format!(
         "K {}  tau {}  lr {}  loss {}  {} images/s  ETA {}",
         p.k,

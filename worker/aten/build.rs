@@ -3,7 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 
-const SOURCES: [&str; 4] = ["tensor.cpp", "update.cpp", "kmeans.cpp", "allocator.cpp"];
+const SOURCES: [&str; 5] = ["tensor.cpp", "update.cpp", "kmeans.cpp", "allocator.cpp", "fan_out.cpp"];
 
 fn main() {
     println!("cargo:rerun-if-changed=cpp");

@@ -3,7 +3,8 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 6] = ["store.cpp", "group.cpp", "reducer.cpp", "norm.cpp", "norm_cpu.cpp", "norm_cuda.cpp"];
+const SOURCES: [&str; 7] =
+    ["store.cpp", "abortable.cpp", "group.cpp", "reducer.cpp", "norm.cpp", "norm_cpu.cpp", "norm_cuda.cpp"];
 
 /// The same kernels for three kinds of processor; norm_cpu.cpp chooses at run time.
 const LEVELS: [(&str, &[&str]); 3] = [

@@ -28,6 +28,12 @@ unsafe extern "C" {
         channels_last: bool,
         out: Out,
     ) -> Message;
+    pub(crate) fn r2o_aten_fan_out(
+        leaf: *const C_tensor,
+        value: *const C_tensor,
+        lanes: usize,
+        out: *mut *mut C_tensor,
+    ) -> Message;
     pub(crate) fn r2o_aten_drop_grads(tensors: *const *const C_tensor, count: usize) -> Message;
     pub(crate) fn r2o_aten_deterministic(on: bool) -> Message;
     pub(crate) fn r2o_aten_autocast_enter(

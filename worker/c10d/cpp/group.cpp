@@ -1,5 +1,6 @@
 // Process groups over Gloo, and the collectives that do not depend on the backend.
 
+#include "abortable.h"
 #include "shim.h"
 
 #include <ATen/ops/empty_like.h>
@@ -70,7 +71,7 @@ char* r2o_gloo_group(void* store, void* device, int rank, int world, int64_t tim
     auto options = ProcessGroupGloo::Options::create(Millis(timeout_ms));
     options->devices.push_back(*static_cast<Device*>(device));
     options->threads = kThreads;
-    auto backend = c10::make_intrusive<ProcessGroupGloo>(rendezvous, rank, world, options);
+    auto backend = r2o_c10d::make_abortable(c10::make_intrusive<ProcessGroupGloo>(rendezvous, rank, world, options));
     auto group = c10::make_intrusive<c10d::ProcessGroup>(rendezvous, rank, world);
     group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, backend);
     group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
@@ -79,6 +80,10 @@ char* r2o_gloo_group(void* store, void* device, int rank, int world, int64_t tim
 }
 
 void r2o_group_drop(r2o_c10d::Group* group) { delete group; }
+
+char* r2o_group_abort(r2o_c10d::Group* group) {
+  return r2o_c10d::guarded([&] { group->backend->abort(); });
+}
 
 char* r2o_group_all_reduce(r2o_c10d::Group* group, at::Tensor* tensor) {
   return r2o_c10d::guarded([&] {

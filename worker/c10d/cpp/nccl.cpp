@@ -40,8 +40,4 @@ char* r2o_nccl_group(void* store, int device, int rank, int world, int64_t timeo
     *out = new r2o_c10d::Group{std::move(group), std::move(backend)};
   });
 }
-
-char* r2o_nccl_abort(r2o_c10d::Group* group) {
-  return r2o_c10d::guarded([&] { group->backend->abort(); });
-}
 }

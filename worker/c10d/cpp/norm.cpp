@@ -4,6 +4,9 @@
 // sum dy (x - mean)], each with one all-reduce per layer of only the groups that are spread; everything else is local.
 // All groups hold equally many values, so no count travels. Weight and bias gradients stay local: the reducer
 // averages them with all others.
+//
+// By lane, every lane's sums travel, in a place of their own, and each rank adds them up in the order of lanes: results
+// then do not depend on who has which lanes, bit by bit.
 
 #include "norm.h"
 
@@ -29,12 +32,16 @@ struct Spread : torch::CustomClassHolder {
   int64_t shared_count = 0;
   int64_t lanes = 0;  // of all local groups
   int64_t lanes_per_group = 0;
+  bool by_lane = false;
   c10::intrusive_ptr<c10d::Backend> backend;
 
-  // A local group's images.
-  at::Tensor slice(const at::Tensor& x, int64_t first_lane, const LocalGroup& group) const {
+  // The images of some local lanes.
+  at::Tensor slice(const at::Tensor& x, int64_t first_lane, int64_t count) const {
     const int64_t per_lane = x.size(0) / lanes;
-    return x.narrow(0, first_lane * per_lane, group.lanes * per_lane);
+    return x.narrow(0, first_lane * per_lane, count * per_lane);
+  }
+  at::Tensor slice(const at::Tensor& x, int64_t first_lane, const LocalGroup& group) const {
+    return slice(x, first_lane, group.lanes);
   }
 
   // Values per channel in a whole group.
@@ -52,8 +59,61 @@ struct Spread : torch::CustomClassHolder {
     }
   }
 
+  // Local sums [P, 2, C]: body(group, first lane, lanes, out [2, C]) for each local group, or lane by lane.
+  template <class F>
+  at::Tensor sums(int64_t channels, const at::TensorOptions& options, F&& body) const {
+    const auto count = by_lane ? lanes : static_cast<int64_t>(local.size());
+    at::Tensor parts = at::empty({count, 2, channels}, options.dtype(at::kDouble));
+    each([&](int64_t i, const LocalGroup& group, int64_t lane) {
+      if (!by_lane) return body(i, lane, group.lanes, parts.select(0, i));
+      for (int64_t l = lane; l < lane + group.lanes; ++l) body(i, l, 1, parts.select(0, l));
+    });
+    return parts;
+  }
+
+  // Local groups' whole sums [L, 2, C], from every lane's, and all groups' sums [G, 2, C].
+  std::pair<at::Tensor, at::Tensor> complete_by_lane(const at::Tensor& parts) const {
+    at::Tensor slots = at::zeros({shared_count, lanes_per_group, 2, parts.size(2)}, parts.options());
+    each([&](int64_t, const LocalGroup& group, int64_t lane) {
+      slots.select(0, group.shared).narrow(0, group.first, group.lanes).copy_(parts.narrow(0, lane, group.lanes));
+    });
+    if (backend) {
+      std::vector<at::Tensor> tensors{slots};
+      backend->allreduce(tensors)->wait();
+    }
+    at::Tensor all = slots.select(1, 0).clone();
+    for (int64_t lane = 1; lane < lanes_per_group; ++lane) all.add_(slots.select(1, lane));
+    std::vector<at::Tensor> own;
+    for (const auto& group : local) own.push_back(all.select(0, group.shared));
+    return {at::stack(own), all};
+  }
+
+  // Makes local sums whole: those of local groups [L, 2, C], and of shared groups [S, 2, C].
+  std::pair<at::Tensor, at::Tensor> complete(const at::Tensor& parts) const {
+    if (by_lane) return complete_by_lane(parts);
+    return {parts, complete_groups(parts)};
+  }
+
+  // Of weight and bias, from local sums [P, 2, C].
+  std::pair<at::Tensor, at::Tensor> parameter_gradients(const at::Tensor& own, const at::Tensor& invstd,
+                                                        at::ScalarType type) const {
+    at::Tensor scale = invstd.to(at::kDouble);
+    if (by_lane) {
+      std::vector<at::Tensor> rows;
+      each([&](int64_t i, const LocalGroup& group, int64_t) { rows.insert(rows.end(), group.lanes, scale.select(0, i)); });
+      scale = at::stack(rows);
+    }
+    at::Tensor dweight = own.select(1, 1) * scale, dbias = own.select(1, 0);
+    if (by_lane) {
+      // Sums of float32 numbers in float64 are exact in any order, on one rank or over several.
+      dweight = dweight.to(at::kFloat).to(at::kDouble);
+      dbias = dbias.to(at::kFloat).to(at::kDouble);
+    }
+    return {dweight.sum(0).to(type), dbias.sum(0).to(type)};
+  }
+
   // Makes the local parts [L, 2, C] of shared groups whole, in place; returns the shared groups' sums [S, 2, C].
-  at::Tensor complete(const at::Tensor& parts) const {
+  at::Tensor complete_groups(const at::Tensor& parts) const {
     if (shared_count == 0) return {};
     at::Tensor shared = at::zeros({shared_count, 2, parts.size(2)}, parts.options());
     each([&](int64_t i, const LocalGroup& group, int64_t) {
@@ -110,12 +170,11 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
                             const at::Tensor& bias, const Norm* norm, c10::intrusive_ptr<Spread> spread) {
     const bool gpu = input.is_cuda();
     const at::Tensor x = input.contiguous(input.suggest_memory_format());
-    const int64_t channels = x.size(1), groups = static_cast<int64_t>(spread->local.size());
-    at::Tensor parts = at::empty({groups, 2, channels}, x.options().dtype(at::kDouble).memory_format(std::nullopt));
-    spread->each([&](int64_t i, const LocalGroup& group, int64_t lane) {
-      (gpu ? cuda::sums : cpu::sums)(spread->slice(x, lane, group), parts.select(0, i));
-    });
-    const at::Tensor shared = spread->complete(parts);
+    const auto options = x.options().memory_format(std::nullopt);
+    const auto [parts, shared] = spread->complete(
+        spread->sums(x.size(1), options, [&](int64_t, int64_t lane, int64_t count, const at::Tensor& out) {
+          (gpu ? cuda::sums : cpu::sums)(spread->slice(x, lane, count), out);
+        }));
     const double count = spread->count(x);
     const auto [mean64, var] = moments(parts, count);
     update_running(*norm, *spread, parts, shared, count);
@@ -143,14 +202,13 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
     const at::Tensor w = weight.to(at::kFloat);
     const auto stats = [&](int64_t i) { return Channels{mean.select(0, i), invstd.select(0, i), w, {}}; };
 
-    at::Tensor parts = at::empty({mean.size(0), 2, mean.size(1)}, mean.options().dtype(at::kDouble));
-    spread.each([&](int64_t i, const LocalGroup& group, int64_t lane) {
-      (gpu ? cuda::grad_sums : cpu::grad_sums)(spread.slice(dy, lane, group), spread.slice(x, lane, group), stats(i),
-                                               parts.select(0, i));
-    });
-    const at::Tensor dbias = parts.select(1, 0).sum(0).to(weight.scalar_type());
-    const at::Tensor dweight = (parts.select(1, 1) * invstd.to(at::kDouble)).sum(0).to(weight.scalar_type());
-    spread.complete(parts);
+    const at::Tensor own = spread.sums(
+        mean.size(1), mean.options(), [&](int64_t i, int64_t lane, int64_t count, const at::Tensor& out) {
+          (gpu ? cuda::grad_sums : cpu::grad_sums)(spread.slice(dy, lane, count), spread.slice(x, lane, count),
+                                                   stats(i), out);
+        });
+    const auto [dweight, dbias] = spread.parameter_gradients(own, invstd, weight.scalar_type());
+    const at::Tensor parts = spread.complete(own).first;
 
     at::Tensor dx;
     if (ctx->needs_input_grad(0)) {
@@ -169,6 +227,7 @@ c10::intrusive_ptr<Spread> spread_of(const Norm& norm) {
   spread->local.assign(norm.local, norm.local + norm.local_count);
   spread->shared_count = static_cast<int64_t>(norm.shared_count);
   spread->lanes_per_group = norm.lanes_per_group;
+  spread->by_lane = norm.by_lane;
   for (const auto& group : spread->local) spread->lanes += group.lanes;
   if (norm.group != nullptr) spread->backend = norm.group->backend;
   return spread;
@@ -176,7 +235,8 @@ c10::intrusive_ptr<Spread> spread_of(const Norm& norm) {
 
 at::Tensor batch_norm(const at::Tensor& x, const Norm& norm) {
   const auto optional = [](const at::Tensor* t) { return t == nullptr ? std::nullopt : std::make_optional(*t); };
-  const bool alone = norm.local_count == 1 && norm.shared_count == 0;
+  const bool alone = x.is_cuda() && norm.local_count == 1 && norm.shared_count == 0;
+  // (On the CPU our kernels are no slower, sum in float64, and give the same whether a group is alone or not.)
   if (alone) {
     return at::batch_norm(x, *norm.weight, *norm.bias, optional(norm.running_mean), optional(norm.running_var),
                           /*training=*/true, norm.momentum, norm.eps, at::globalContext().userEnabledCuDNN());

@@ -12,6 +12,7 @@ namespace r2o_c10d {
 
 // src/ffi.rs has the same structures.
 struct LocalGroup {
+  int64_t first;   // the first local lane, counted inside the group
   int64_t lanes;   // consecutive local lanes
   int64_t shared;  // place in the all-reduced buffer, or -1 when the group is wholly here
   bool counts;     // whether this rank takes the group into the running statistics
@@ -28,6 +29,7 @@ struct Norm {
   size_t shared_count;
   int64_t lanes_per_group;
   bool running_from_shared;
+  bool by_lane;  // sums are taken lane by lane and added in the order of lanes, on every rank
   double momentum;
   double eps;
 };

@@ -64,6 +64,8 @@ void r2o_gloo_device_drop(void* device);
 // Takes the store over, whatever comes out.
 char* r2o_gloo_group(void* store, void* device, int rank, int world, int64_t timeout_ms, r2o_c10d::Group** out);
 void r2o_group_drop(r2o_c10d::Group* group);
+// From any thread.
+char* r2o_group_abort(r2o_c10d::Group* group);
 char* r2o_group_all_reduce(r2o_c10d::Group* group, at::Tensor* tensor);
 char* r2o_group_broadcast(r2o_c10d::Group* group, at::Tensor* tensor, int root);
 char* r2o_group_all_gather(r2o_c10d::Group* group, const at::Tensor* tensor, at::Tensor** out);
@@ -76,5 +78,4 @@ char* r2o_reducer_prepare_backward(void* reducer);
 char* r2o_reducer_drop(void* reducer);
 
 char* r2o_nccl_group(void* store, int device, int rank, int world, int64_t timeout_ms, r2o_c10d::Group** out);
-char* r2o_nccl_abort(r2o_c10d::Group* group);
 }

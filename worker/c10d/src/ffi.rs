@@ -14,6 +14,7 @@ pub(crate) struct Group {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NormGroup {
+    pub(crate) first: i64,
     pub(crate) lanes: i64,
     pub(crate) shared: i64,
     pub(crate) counts: bool,
@@ -32,6 +33,7 @@ pub(crate) struct Norm {
     pub(crate) shared_count: usize,
     pub(crate) lanes_per_group: i64,
     pub(crate) running_from_shared: bool,
+    pub(crate) by_lane: bool,
     pub(crate) momentum: f64,
     pub(crate) eps: f64,
 }
@@ -54,6 +56,7 @@ unsafe extern "C" {
         out: *mut *mut Group,
     ) -> Message;
     pub(crate) fn r2o_group_drop(group: *mut Group);
+    pub(crate) fn r2o_group_abort(group: *mut Group) -> Message;
     pub(crate) fn r2o_group_all_reduce(group: *mut Group, tensor: *mut C_tensor) -> Message;
     pub(crate) fn r2o_group_broadcast(group: *mut Group, tensor: *mut C_tensor, root: c_int) -> Message;
     pub(crate) fn r2o_group_all_gather(group: *mut Group, tensor: *const C_tensor, out: *mut *mut C_tensor) -> Message;
@@ -85,7 +88,6 @@ unsafe extern "C" {
         timeout_ms: i64,
         out: *mut *mut Group,
     ) -> Message;
-    pub(crate) fn r2o_nccl_abort(group: *mut Group) -> Message;
 }
 
 /// Turns a message of the shim into a result, and releases it.

@@ -192,13 +192,13 @@ impl ProcessGroup {
         if self.0.aborted.swap(true, Ordering::SeqCst) {
             return;
         }
-        match &self.0.plane {
-            Some(plane) => {
-                let sockets = plane.shut_down();
-                tracing::info!(rank = self.0.rank, world = self.0.world, sockets, "aborted a Gloo group");
-            }
-            None => crate::nccl::abort(self.0.raw),
+        // Sockets first: peers learn of it by them, and most of what hangs inside Gloo ends with them.
+        let sockets = self.0.plane.as_ref().map(DataPlane::shut_down);
+        // SAFETY: the group is live; backends are aborted from any thread.
+        if let Err(reason) = unsafe { ffi::take(ffi::r2o_group_abort(self.raw())) } {
+            tracing::error!(reason, "cannot abort the process group");
         }
+        tracing::info!(rank = self.0.rank, world = self.0.world, sockets, "aborted a process group");
     }
 
     /// Whether [`ProcessGroup::abort`] was called.

@@ -33,10 +33,3 @@ pub(crate) fn form(
     .map_err(failed)?;
     NonNull::new(raw).ok_or_else(|| failed("libtorch made no group".to_owned()))
 }
-
-pub(crate) fn abort(group: NonNull<ffi::Group>) {
-    // SAFETY: the group is live; ProcessGroupNCCL::abort may be called from any thread.
-    if let Err(reason) = unsafe { ffi::take(ffi::r2o_nccl_abort(group.as_ptr())) } {
-        tracing::error!(reason, "cannot abort the NCCL group");
-    }
-}

@@ -19,5 +19,3 @@ pub(crate) fn form(
 ) -> Result<NonNull<ffi::Group>, Error> {
     Err(Error::NoCuda)
 }
-
-pub(crate) fn abort(_group: NonNull<ffi::Group>) {}

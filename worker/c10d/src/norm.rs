@@ -25,7 +25,11 @@ const OPERATION: &str = "batch norm";
 /// [`average_running`] once per step.
 ///
 /// Groups that span ranks cost one all-reduce of 2C float64 per group in forward and one in backward, so all ranks
-/// call this in the same order. One group that is wholly local runs torch's own kernels.
+/// call this in the same order. On CUDA one group that is wholly local runs torch's own kernels.
+///
+/// A `weight` and `bias` of type float64 get float64 gradients; the arithmetic stays float32. Where the layout is
+/// [`NormLayout::reproducible`] these gradients are sums over lanes of float32 numbers, so that further adding, in
+/// whatever order, is exact but for numbers some 2^27 times apart.
 ///
 /// # Errors
 /// When shapes do not fit, a group spans ranks but `pg` is none, or a peer is lost. In backward such an error surfaces
@@ -56,6 +60,7 @@ pub fn batch_norm(
         shared_count: shared,
         lanes_per_group: i64::from(layout.lanes_per_group()),
         running_from_shared: layout.shared_is_everything(),
+        by_lane: layout.is_reproducible(),
         momentum,
         eps,
     };
@@ -84,7 +89,8 @@ fn check(input: &Tensor, weight: &Tensor, layout: &NormLayout, pg: Option<&Proce
     if weight.size() != [size[1]] {
         return refuse(format!("the weight is {:?} but the input {size:?}", weight.size()));
     }
-    if pg.is_none() && !layout.shared_groups().is_empty() {
+    let all_here = layout.local_lanes() == layout.groups_total() * layout.lanes_per_group();
+    if pg.is_none() && !layout.shared_groups().is_empty() && !all_here {
         return refuse("a group of lanes spans workers, so a process group is needed".to_owned());
     }
     Ok(())

@@ -37,7 +37,8 @@ impl ConvNorm {
 
     fn forward(&self, x: &Tensor, weights: &Weights, scope: &NormScope) -> Result<Tensor, StepError> {
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        let y = x.f_conv2d(&weights.params[self.weight], None::<&Tensor>, stride, padding, [1, 1], 1)?;
+        let conv = |x: &Tensor, [weight]: [&Tensor; 1]| x.f_conv2d(weight, None::<&Tensor>, stride, padding, [1, 1], 1);
+        let y = weights.apply(x, [self.weight], scope, conv)?;
         self.norm.forward(&y, weights, scope)
     }
 }

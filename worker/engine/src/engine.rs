@@ -90,8 +90,11 @@ impl Engine {
         r2o_aten::cache_memory(CACHED_BYTES)?;
         let model = Model::new(&job, device, format)?;
         let total_lanes = job.batch.lanes;
-        let layout = NormLayout::new(total_lanes, job.batch.norm_group_lanes.max(1), &lanes);
-        Ok(Self { job, model, device, lanes, total_lanes, scope: NormScope { layout, group: None }, reducer: None })
+        if job.reproducible && device.is_cuda() {
+            r2o_aten::deterministic(true)?;
+        }
+        let scope = NormScope { layout: layout(&job, &lanes), group: None };
+        Ok(Self { job, model, device, lanes, total_lanes, scope, reducer: None })
     }
 
     /// An engine of one lane by itself, whatever the job's lanes.
@@ -107,10 +110,11 @@ impl Engine {
     /// # Errors
     /// When peers are lost, or together they do not have every lane once.
     pub fn attach(&mut self, group: Option<ProcessGroup>) -> Result<(), EngineError> {
-        let layout = NormLayout::new(self.total_lanes, self.job.batch.norm_group_lanes.max(1), &self.lanes);
+        let layout = layout(&self.job, &self.lanes);
         // The old reducer's hooks must be gone before new ones are set.
         self.reducer = None;
         let layout = match &group {
+            Some(group) if self.job.reproducible => layout.agree(group)?,
             Some(group) => {
                 let params: Vec<Tensor> = self.model.online.params.iter().map(Tensor::shallow_clone).collect();
                 self.reducer = Some(Reducer::new(group, &params, ReducerOptions::default())?);
@@ -144,6 +148,9 @@ impl Engine {
     ) -> Result<(StepOutput, Forward), StepError> {
         let mut watch = Stopwatch::default();
         r2o_aten::drop_grads(&self.model.online.params)?;
+        if self.job.reproducible {
+            self.model.online.renew_leaves();
+        }
         if let Some(reducer) = &self.reducer {
             reducer.prepare_forward()?;
         }
@@ -172,7 +179,7 @@ impl Engine {
     /// Gradients of the mean loss over all lanes of the job: the reducer takes the mean over ranks, which have different
     /// numbers of lanes.
     fn backward(&self, losses: &Tensor) -> Result<(), StepError> {
-        let world = self.scope.group.as_ref().map_or(1, ProcessGroup::world);
+        let world = self.scope.group.as_ref().filter(|_| self.reducer.is_some()).map_or(1, ProcessGroup::world);
         let total = if self.scope.group.is_some() { self.total_lanes } else { self.lanes.len() as u32 };
         let loss = losses.sum(Kind::Float) * (world as f64 / f64::from(total));
         if let Some(reducer) = &self.reducer {
@@ -181,12 +188,40 @@ impl Engine {
         Ok(loss.f_backward()?)
     }
 
+    /// Gradients in the order of parameters, summed over all workers; float32.
+    pub(crate) fn reduced_gradients(&self) -> Result<Vec<Tensor>, StepError> {
+        let online = &self.model.online;
+        if !self.job.reproducible {
+            return Ok(online.params.iter().map(Tensor::grad).collect());
+        }
+        let mut grads: Vec<Tensor> = online.leaves.iter().map(Tensor::grad).collect();
+        if let Some(group) = &self.scope.group {
+            let flat: Vec<_> = grads.iter().map(|grad| grad.reshape([-1])).collect();
+            let mut flat = Tensor::f_cat(&flat, 0)?;
+            group.all_reduce_sum(&mut flat)?;
+            let sizes: Vec<i64> = grads.iter().map(|grad| grad.numel() as i64).collect();
+            let parts = flat.f_split_with_sizes(sizes, 0)?;
+            grads = parts.iter().zip(&online.params).map(|(part, param)| part.view_as(param)).collect();
+        }
+        let rounded = |(grad, param): (&Tensor, &Tensor)| {
+            // In the parameter's memory format.
+            let mut rounded = param.detach().empty_like();
+            rounded.f_copy_(grad)?;
+            Ok(rounded)
+        };
+        grads.iter().zip(&online.params).map(rounded).collect()
+    }
+
     /// LARS, once everything is known to be finite. Returns the gradient's norm.
     fn update(&mut self, losses: &Tensor, ticket: &StepTicket) -> Result<f64, StepError> {
         let buffers = [&self.model.online.flat_buffers, &self.model.target.flat_buffers].map(Tensor::shallow_clone);
         r2o_c10d::average_running(&self.scope.layout, self.scope.group.as_ref(), &buffers)?;
-        let grads: Vec<Tensor> = self.model.online.params.iter().map(Tensor::grad).collect();
+        let grads = self.reduced_gradients()?;
         let norms = Vec::<f64>::try_from(r2o_aten::norms(&grads)?)?;
+        if let Some(group) = &self.scope.group {
+            // An aborted collective may have left its numbers unreduced without an error.
+            group.check("step")?;
+        }
         let not_finite = |lane, tensor| StepError::NotFinite { step: ticket.step, lane, tensor };
         let losses = Vec::<f64>::try_from(losses.detach().to_device(Device::Cpu).to_kind(Kind::Double))?;
         if let Some((lane, _)) = self.lanes.iter().zip(&losses).find(|(_, loss)| !loss.is_finite()) {
@@ -239,6 +274,11 @@ impl Engine {
         before.restore(&mut self.model);
         masks.map(|masks| MaskPrediction { map: masks.map, count: masks.count })
     }
+}
+
+fn layout(job: &JobSpec, lanes: &[u32]) -> NormLayout {
+    let layout = NormLayout::new(job.batch.lanes, job.batch.norm_group_lanes.max(1), lanes);
+    if job.reproducible { layout.reproducible() } else { layout }
 }
 
 /// What a step changes before it is known to succeed.

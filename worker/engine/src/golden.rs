@@ -124,7 +124,7 @@ pub fn run(args: &GoldenArgs) -> Result<(), GoldenError> {
         ("q".to_owned(), rows(&forward.predictions)),
         ("z".to_owned(), rows(&forward.projections)),
     ];
-    out.extend(engine.gradients());
+    out.extend(engine.gradients()?);
     out.extend(engine.state());
     Ok(files::write(&args.out, &out)?)
 }

@@ -22,8 +22,8 @@ impl Linear {
         }
     }
 
-    fn forward(&self, x: &Tensor, weights: &Weights) -> Result<Tensor, StepError> {
-        Ok(x.f_linear(&weights.params[self.weight], Some(&weights.params[self.bias]))?)
+    fn forward(&self, x: &Tensor, weights: &Weights, scope: &NormScope) -> Result<Tensor, StepError> {
+        weights.apply(x, [self.weight, self.bias], scope, |x, [weight, bias]| x.f_linear(weight, Some(bias)))
     }
 }
 
@@ -46,7 +46,7 @@ impl Head {
 
     /// (rows, input) to (rows, output); rows are lane-major.
     pub(crate) fn forward(&self, x: &Tensor, weights: &Weights, scope: &NormScope) -> Result<Tensor, StepError> {
-        let hidden = self.bn.forward(&self.fc1.forward(x, weights)?, weights, scope)?.f_relu_()?;
-        self.fc2.forward(&hidden, weights)
+        let hidden = self.bn.forward(&self.fc1.forward(x, weights, scope)?, weights, scope)?.f_relu_()?;
+        self.fc2.forward(&hidden, weights, scope)
     }
 }

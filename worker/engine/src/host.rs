@@ -29,6 +29,15 @@ impl Device {
     pub fn cuda() -> Option<Self> {
         tch::Cuda::is_available().then_some(Self(tch::Device::Cuda(0)))
     }
+
+    /// Which GPU; none for the CPU.
+    #[must_use]
+    pub fn cuda_index(self) -> Option<usize> {
+        match self.0 {
+            tch::Device::Cuda(index) => Some(index),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Device {

@@ -11,6 +11,7 @@ pub mod golden;
 mod heads;
 pub mod host;
 mod kmeans;
+mod lanes;
 mod loss;
 mod masks;
 mod model;

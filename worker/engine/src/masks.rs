@@ -5,6 +5,8 @@ use tch::{Kind, Tensor};
 
 use crate::error::StepError;
 use crate::kmeans::{self, Settings, Start};
+use crate::lanes::by_lane;
+use crate::norm::NormScope;
 use crate::{loss, prior};
 
 /// Above this K there is no K-means and the masks are the prior's regions.
@@ -42,12 +44,18 @@ pub(crate) fn predict(
     regions: &[i64],
     start: &Start,
     settings: Settings,
-    side: i64,
+    scope: &NormScope,
 ) -> Result<Masks, StepError> {
     let lanes = regions.len() as i64;
     let images = prior.size()[0];
     let most = regions.iter().copied().max().unwrap_or(1);
-    let points = loss::normalise(&prior::pool(c4, prior, most));
+    let side = prior.size()[1] / 4;
+    let points = by_lane(scope, [c4, prior], |lane, [c4, prior]| {
+        // Apart from each other a lane is pooled to as many regions as it has, and then filled up.
+        let own = if scope.lanes_apart().is_some() { regions[lane] } else { most };
+        let pooled = loss::normalise(&prior::pool(c4, prior, own));
+        Ok(pooled.f_constant_pad_nd([0, 0, 0, most - own])?)
+    })?;
     let points = points.view([lanes, images / lanes, most, -1]);
     let labels = kmeans::cluster(&points, regions, start, settings)?.view([images, most]);
     let dominant = prior::dominant(prior, side);

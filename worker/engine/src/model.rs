@@ -6,6 +6,7 @@ use tch::{Device, Tensor};
 use crate::backbone::Backbone;
 use crate::error::{EngineError, StepError};
 use crate::heads::Head;
+use crate::lanes::by_lane;
 use crate::loss;
 use crate::norm::NormScope;
 use crate::weights::{MemoryFormat, Slots, Weights};
@@ -85,7 +86,7 @@ impl Model {
         scope: &NormScope,
     ) -> Result<Tensor, StepError> {
         let features = self.backbone.c5(&self.arrange(views)?, weights, scope)?;
-        let pooled = loss::pool(masks, &features);
+        let pooled = by_lane(scope, [masks, &features], |_, [masks, features]| Ok(loss::pool(masks, features)))?;
         let channels = pooled.size()[2];
         self.projector.forward(&pooled.reshape([-1, channels]), weights, scope)
     }

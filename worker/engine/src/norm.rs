@@ -22,6 +22,11 @@ impl NormScope {
     pub(crate) fn single() -> Self {
         Self { layout: NormLayout::new(1, 1, &[0]), group: None }
     }
+
+    /// How many lanes are to be computed apart from each other; none where they may be computed together.
+    pub(crate) fn lanes_apart(&self) -> Option<usize> {
+        self.layout.is_reproducible().then(|| self.layout.local_lanes() as usize)
+    }
 }
 
 /// One norm layer.
@@ -47,8 +52,8 @@ impl Norm {
     pub(crate) fn forward(&self, x: &Tensor, weights: &Weights, scope: &NormScope) -> Result<Tensor, StepError> {
         Ok(r2o_c10d::batch_norm(
             x,
-            &weights.params[self.weight],
-            &weights.params[self.bias],
+            weights.of_norm(self.weight),
+            weights.of_norm(self.bias),
             &weights.buffers[self.mean],
             &weights.buffers[self.var],
             &scope.layout,

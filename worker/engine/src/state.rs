@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use tch::{Kind, Tensor};
 
 use crate::engine::Engine;
-use crate::error::{EngineError, StateError};
+use crate::error::{EngineError, StateError, StepError};
 use crate::model::Model;
+use crate::weights::Slot;
 
 /// torchvision's counter of batches, which nothing here needs: ignored on input, absent from the output.
 const COUNTER: &str = ".num_batches_tracked";
@@ -48,10 +49,12 @@ impl Engine {
     }
 
     /// Gradients of the last step by name (`grad.<parameter>`).
-    #[must_use]
-    pub fn gradients(&self) -> Vec<(String, Tensor)> {
-        let params = self.model.slots.params.iter().zip(&self.model.online.params);
-        params.map(|(slot, tensor)| (format!("grad.{}", self.model.online_name(&slot.name)), tensor.grad())).collect()
+    ///
+    /// # Errors
+    /// Where the job is reproducible, when a peer is lost: it is a collective then.
+    pub fn gradients(&self) -> Result<Vec<(String, Tensor)>, StepError> {
+        let name = |slot: &Slot| format!("grad.{}", self.model.online_name(&slot.name));
+        Ok(self.model.slots.params.iter().map(name).zip(self.reduced_gradients()?).collect())
     }
 
     /// Replaces the state. Momentum may be absent altogether, and is then zero; batch counters are ignored.

@@ -10,6 +10,7 @@ use tch::{Kind, Tensor};
 
 use crate::error::StepError;
 use crate::kmeans::{self, Settings, Start};
+use crate::lanes::by_lane;
 use crate::masks::{self, Masks};
 use crate::model::Model;
 use crate::norm::NormScope;
@@ -135,7 +136,7 @@ impl Context<'_> {
             max_iterations: i64::from(prediction.max_iterations),
             tolerance: prediction.tolerance,
         };
-        watch.time("masks", || masks::predict(&c4, prior, &regions, &start(clusters), settings, side))
+        watch.time("masks", || masks::predict(&c4, prior, &regions, &start(clusters), settings, self.scope))
     }
 
     /// Regions of the job's lane that has most: as many rows enter the heads' norms whoever computes a lane.
@@ -168,12 +169,17 @@ impl Context<'_> {
         let (aligned1, aligned2, weighting) = watch.time("align", || {
             let maps = masks.one_hot();
             let side = maps.size()[2];
-            let align = |boxes, flips| self.by_lane(&Aligner::new(boxes, flips, side, side / 8).apply(&maps));
-            let aligned = (align(&batch.boxes1, &batch.flips1), align(&batch.boxes2, &batch.flips2));
+            let align = |boxes: &Tensor, flips: &Tensor| {
+                let aligned = by_lane(self.scope, [&maps, boxes, flips], |_, [maps, boxes, flips]| {
+                    Ok(Aligner::new(boxes, flips, side, side / 8).apply(maps))
+                });
+                Ok::<_, StepError>(self.split(&aligned?))
+            };
+            let aligned = (align(&batch.boxes1, &batch.flips1)?, align(&batch.boxes2, &batch.flips2)?);
             let w = loss::weighting(&aligned.0, &aligned.1, method.validity_threshold, method.weight_by_area);
             Ok((aligned.0, aligned.1, w))
         })?;
-        let (view1, view2) = (self.by_lane(&batch.view1), self.by_lane(&batch.view2));
+        let (view1, view2) = (self.split(&batch.view1), self.split(&batch.view2));
         let both = |first: &Tensor, second: &Tensor| Tensor::stack(&[first, second], 1).flatten(0, 2);
 
         let predictions = watch.time("online", || {
@@ -189,13 +195,16 @@ impl Context<'_> {
             let lanes = self.lanes.len() as i64;
             let shape = [lanes, 2, view1.size()[1], masks.count, -1];
             let (predictions, projections) = (predictions.view(shape), projections.view(shape));
-            let losses = loss::byol(&predictions, &projections, &weighting.weights);
+            let losses =
+                by_lane(self.scope, [&predictions, &projections, &weighting.weights], |_, [q, z, weights]| {
+                    Ok(loss::byol(q, z, weights))
+                })?;
             Ok(Forward { masks, predictions, projections, losses, valid: weighting.valid })
         })
     }
 
     /// (N, ...) to (L, B, ...).
-    fn by_lane(&self, x: &Tensor) -> Tensor {
+    fn split(&self, x: &Tensor) -> Tensor {
         let mut shape = vec![self.lanes.len() as i64, x.size()[0] / self.lanes.len() as i64];
         shape.extend(&x.size()[1..]);
         x.view(shape.as_slice())

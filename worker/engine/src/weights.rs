@@ -1,9 +1,11 @@
 //! Parameters and buffers: declared by name while a network is drawn, then laid out in one stretch of memory each.
 
 use r2o_types::random::Keyed;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
-use crate::error::EngineError;
+use crate::error::{EngineError, StepError};
+use crate::lanes::by_lane;
+use crate::norm::NormScope;
 
 /// Values per cache line: where parameters begin.
 const ALIGN: usize = 16;
@@ -90,6 +92,9 @@ pub(crate) struct Weights {
     pub(crate) params: Vec<Tensor>,
     /// By number; they share memory with `flat_buffers`.
     pub(crate) buffers: Vec<Tensor>,
+    /// By parameter's number: float64 leaves in which lanes' gradients add up, where the job is reproducible and the network
+    /// is trained. Otherwise empty.
+    pub(crate) leaves: Vec<Tensor>,
 }
 
 impl Weights {
@@ -105,7 +110,7 @@ impl Weights {
         };
         let (flat, flat_buffers) = (flat(&slots.params)?, flat(&slots.buffers)?);
         let (params, buffers) = (cut(&flat, &slots.params)?, cut(&flat_buffers, &slots.buffers)?);
-        Ok(Self { flat, flat_buffers, params, buffers })
+        Ok(Self { flat, flat_buffers, params, buffers, leaves: Vec::new() })
     }
 
     /// Fills everything with its first values: a function of the seed and the names.
@@ -123,6 +128,38 @@ impl Weights {
     /// Lets autograd compute gradients of the parameters.
     pub(crate) fn require_gradients(&mut self) {
         self.params = self.params.drain(..).map(|param| param.set_requires_grad(true)).collect();
+    }
+
+    /// Fresh leaves for the gradients of a step.
+    pub(crate) fn renew_leaves(&mut self) {
+        // A norm's parameters take their values from the leaf; of others only the shape matters.
+        let leaf = |param: &Tensor| match param.dim() {
+            1 => param.detach().to_kind(Kind::Double),
+            _ => Tensor::zeros([1], (Kind::Double, param.device())).expand(param.size(), false),
+        };
+        self.leaves = self.params.iter().map(|param| leaf(param).set_requires_grad(true)).collect();
+    }
+
+    /// A parameter of a norm, as autograd should see it.
+    pub(crate) fn of_norm(&self, slot: usize) -> &Tensor {
+        self.leaves.get(slot).unwrap_or(&self.params[slot])
+    }
+
+    /// Applies an operation on lane-major rows with the parameters `slots`: to all lanes at once, or to each by itself.
+    pub(crate) fn apply<const N: usize>(
+        &self,
+        x: &Tensor,
+        slots: [usize; N],
+        scope: &NormScope,
+        operation: impl Fn(&Tensor, [&Tensor; N]) -> Result<Tensor, TchError>,
+    ) -> Result<Tensor, StepError> {
+        let lanes = scope.lanes_apart().unwrap_or(1);
+        let copies = slots.map(|slot| match self.leaves.get(slot) {
+            Some(leaf) => r2o_aten::fan_out(leaf, &self.params[slot], lanes),
+            None => Ok((0..lanes).map(|_| self.params[slot].shallow_clone()).collect()),
+        });
+        let copies = copies.into_iter().collect::<Result<Vec<_>, _>>()?;
+        by_lane(scope, [x], |lane, [x]| Ok(operation(x, std::array::from_fn(|at| &copies[at][lane]))?))
     }
 }
 

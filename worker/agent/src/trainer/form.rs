@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use futures::{StreamExt, TryStreamExt, stream};
-use r2o_c10d::{GlooOptions, ProcessGroup, Store as _};
+use r2o_c10d::{GlooOptions, NcclOptions, ProcessGroup, Store as _};
 use r2o_data::{Dataset, Loader, LoaderOptions};
 use r2o_engine::host::HostTensor;
 use r2o_engine::{Engine, EngineOptions};
@@ -60,17 +60,8 @@ pub(super) fn form(
         &assignment.job,
         assignment.generation,
     );
-    let group = (assignment.members.len() > 1)
-        .then(|| {
-            ProcessGroup::gloo(
-                Arc::new(rendezvous.clone()),
-                assignment.rank,
-                assignment.members.len(),
-                GlooOptions { address: settings.advertise.clone(), timeout: settings.collective_timeout },
-            )
-        })
-        .transpose()
-        .map_err(collective_failure)?;
+    let group = (assignment.members.len() > 1).then(|| process_group(settings, &assignment, &rendezvous)).transpose();
+    let group = group.map_err(collective_failure)?;
     if let Some(group) = &group {
         fence.publish(assignment.generation, group.clone());
         agree_on_state(settings, &rendezvous, &assignment, &engine)?;
@@ -93,6 +84,23 @@ pub(super) fn form(
     })
     .map_err(job_failure)?;
     Ok(Running::new(settings, assignment, job, dataset, store, engine, loader, outbox))
+}
+
+/// NCCL between GPUs, Gloo between CPUs.
+fn process_group(
+    settings: &Settings,
+    assignment: &Assignment,
+    rendezvous: &RendezvousStore,
+) -> Result<ProcessGroup, r2o_c10d::Error> {
+    let (store, rank, world) = (Arc::new(rendezvous.clone()), assignment.rank, assignment.members.len());
+    let timeout = settings.collective_timeout;
+    match settings.device.cuda_index() {
+        Some(device) => ProcessGroup::nccl(store, rank, world, NcclOptions { device, timeout }),
+        None => {
+            let options = GlooOptions { address: settings.advertise.clone(), timeout };
+            ProcessGroup::gloo(store, rank, world, options)
+        }
+    }
 }
 
 fn open_dataset(settings: &Settings, job: &TrainJob) -> Result<Arc<Dataset>> {

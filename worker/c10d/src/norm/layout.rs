@@ -11,6 +11,8 @@ use crate::group::ProcessGroup;
 pub struct LocalGroup {
     /// The group's number, from 0, over all lanes of the job.
     pub group: u32,
+    /// Its first lane here, counted inside the group.
+    pub first: u32,
     /// How many of its lanes are here. They follow each other.
     pub lanes: u32,
     /// Whether all of its lanes are here.
@@ -28,6 +30,7 @@ pub struct NormLayout {
     counts: Vec<bool>,
     groups: u32,
     size: u32,
+    reproducible: bool,
 }
 
 impl NormLayout {
@@ -44,7 +47,7 @@ impl NormLayout {
         for lane in my_lanes {
             match local.last_mut() {
                 Some(last) if last.group == lane / size => last.lanes += 1,
-                _ => local.push(LocalGroup { group: lane / size, lanes: 1, complete: false }),
+                _ => local.push(LocalGroup { group: lane / size, first: lane % size, lanes: 1, complete: false }),
             }
         }
         for group in &mut local {
@@ -53,7 +56,22 @@ impl NormLayout {
         let alone = u32::try_from(my_lanes.len()).is_ok_and(|mine| mine == total_lanes);
         let shared = if alone || size == 1 { Vec::new() } else { (0..groups).collect() };
         let counts = vec![true; local.len()];
-        Self { local, shared, counts, groups, size }
+        Self { local, shared, counts, groups, size, reproducible: false }
+    }
+
+    /// Statistics whose bits do not depend on who has which lanes: sums are taken lane by lane, every rank learns those
+    /// of all lanes, and adds them in the order of lanes. Costs an all-reduce of all lanes' sums per layer.
+    #[must_use]
+    pub fn reproducible(mut self) -> Self {
+        self.reproducible = true;
+        self.shared = (0..self.groups).collect();
+        self
+    }
+
+    /// Whether results are independent of who has which lanes, bit by bit.
+    #[must_use]
+    pub fn is_reproducible(&self) -> bool {
+        self.reproducible
     }
 
     /// Asks the other ranks who has which lanes, so that only groups that do span ranks are all-reduced. Collective:
@@ -69,7 +87,9 @@ impl NormLayout {
         let held = pg.all_gather(&Tensor::from_slice(&mine).to_device(pg.device()))?;
         let held: Vec<Vec<i64>> = held.iter().map(read).collect::<Result<_, _>>()?;
         let mut layout = self.clone();
-        layout.shared.clear();
+        if !self.reproducible {
+            layout.shared.clear();
+        }
         let mut owners = Vec::new();
         for group in 0..self.groups {
             let lanes: Vec<i64> = held.iter().map(|rank| rank[group as usize]).collect();
@@ -77,7 +97,7 @@ impl NormLayout {
                 let reason = format!("the ranks have {lanes:?} lanes of group {group}, which has {}", self.size);
                 return Err(Error::Argument { operation: "norm layout", reason });
             }
-            if lanes.iter().filter(|&&n| n > 0).count() > 1 {
+            if !self.reproducible && lanes.iter().filter(|&&n| n > 0).count() > 1 {
                 layout.shared.push(group);
             }
             owners.push(lanes.iter().position(|&n| n > 0).unwrap_or_default());
@@ -141,7 +161,8 @@ impl NormLayout {
         let place = |list: &[u32]| list.iter().position(|&g| g == group.group);
         let shared = place(&self.shared).and_then(|at| i64::try_from(at).ok()).unwrap_or(-1);
         let index = self.local.iter().position(|local| local == group);
-        ffi::NormGroup { lanes: i64::from(group.lanes), shared, counts: index.is_some_and(|at| self.counts[at]) }
+        let (first, lanes) = (i64::from(group.first), i64::from(group.lanes));
+        ffi::NormGroup { first, lanes, shared, counts: index.is_some_and(|at| self.counts[at]) }
     }
 }
 
@@ -157,14 +178,17 @@ mod tests {
     #[test]
     fn lanes_fall_into_groups() {
         let layout = NormLayout::new(5, 5, &[3, 4]);
-        assert_eq!(layout.local_groups(), [LocalGroup { group: 0, lanes: 2, complete: false }]);
+        assert_eq!(layout.local_groups(), [LocalGroup { group: 0, first: 3, lanes: 2, complete: false }]);
         assert_eq!(layout.shared_groups(), [0]);
         assert!(layout.running_is_exact());
 
         let layout = NormLayout::new(6, 2, &[1, 2, 3]);
         assert_eq!(
             layout.local_groups(),
-            [LocalGroup { group: 0, lanes: 1, complete: false }, LocalGroup { group: 1, lanes: 2, complete: true }]
+            [
+                LocalGroup { group: 0, first: 1, lanes: 1, complete: false },
+                LocalGroup { group: 1, first: 0, lanes: 2, complete: true }
+            ]
         );
         assert_eq!((layout.groups_total(), layout.local_lanes()), (3, 3));
     }

@@ -187,6 +187,44 @@ fn large_layers_agree() {
     }
 }
 
+/// Bits of what a fleet computes where the layout is reproducible: values of all lanes, and sums over ranks of the float64
+/// gradients of weight and bias.
+fn reproducible(lanes: u32, group: u32, split: &[u32], channels_last: bool) -> [Tensor; 6] {
+    let shape = vec![37, 9, 7];
+    let case = Case { lanes, group, split: split.to_vec(), shape, channels_last, agree: true };
+    let outcomes = ranks(split.len(), |pg| {
+        let rank = pg.rank();
+        let layout = NormLayout::new(lanes, group, &case.lanes_of(rank)).reproducible();
+        // A rank with all lanes needs no group.
+        let pg = (pg.world() > 1).then_some(pg);
+        let layout = pg.map_or(Ok(layout.clone()), |pg| layout.agree(pg)).unwrap();
+        assert!(layout.running_is_exact());
+        let (weight, bias) = case.parameters();
+        let wide = |t: &Tensor| t.detach().to_kind(Kind::Double).set_requires_grad(true);
+        let (weight, bias, (mean, var)) = (wide(&weight), wide(&bias), case.buffers());
+        let x = case.part(&case.input(1.0), rank).detach().set_requires_grad(true);
+        let y = batch_norm(&x, &weight, &bias, &mean, &var, &layout, pg, MOMENTUM, EPS).unwrap();
+        case.loss(&y, &(case.part(&case.input(2.0), rank) - OFFSET)).backward();
+        [y.detach(), x.grad(), weight.grad(), bias.grad(), mean, var]
+    });
+    let rows = |at: usize| Tensor::cat(&outcomes.iter().map(|o| o[at].shallow_clone()).collect::<Vec<_>>(), 0);
+    let sum = |at: usize| outcomes.iter().map(|o| o[at].shallow_clone()).reduce(|a, b| a + b).unwrap();
+    let same = |at: usize| outcomes[0][at].shallow_clone();
+    [rows(0), rows(1), sum(2), sum(3), same(4), same(5)]
+}
+
+#[test]
+fn reproducible_layouts_give_the_same_bits_on_any_fleet() {
+    for (group, channels_last) in [(6, true), (3, true), (1, false), (2, false)] {
+        let alone = reproducible(6, group, &[6], channels_last);
+        for split in [&[3, 3][..], &[4, 2], &[1, 5], &[2, 3, 1]] {
+            for (at, (got, expected)) in reproducible(6, group, split, channels_last).iter().zip(&alone).enumerate() {
+                assert_eq!(got, expected, "result {at} of {split:?} with groups of {group}");
+            }
+        }
+    }
+}
+
 #[test]
 fn bfloat16_with_float32_weights() {
     let results = ranks(2, |pg| {

@@ -10,7 +10,7 @@ use r2o_c10d::{Error, MemoryStore, ProcessGroup, Store};
 use tch::{Kind, Tensor};
 
 use crate::reducer::{single_process_gradients, train_one_rank};
-use crate::support::{TIMEOUT, difference, options};
+use crate::support::{TIMEOUT, difference, options, ranks};
 use crate::tcp_store::{TcpStore, serve};
 
 const STORE: &str = "R2O_C10D_TEST_STORE";
@@ -105,13 +105,13 @@ fn pair() -> (Peer, ProcessGroup) {
 }
 
 /// An all-reduce that waits for the peer, in a thread that is asleep in it when this returns.
-fn waiting_all_reduce(pg: &ProcessGroup) -> thread::JoinHandle<(Result<(), Error>, Instant)> {
+fn waiting_all_reduce(pg: &ProcessGroup, values: i64) -> thread::JoinHandle<(Result<(), Error>, Instant)> {
     let (sender, receiver) = mpsc::channel();
     let pg = pg.clone();
     let thread = thread::spawn(move || {
         // SAFETY: gettid has no preconditions.
         sender.send(unsafe { libc::gettid() }).unwrap();
-        let result = pg.all_reduce_sum(&mut Tensor::ones([1 << 20], (Kind::Float, tch::Device::Cpu)));
+        let result = pg.all_reduce_sum(&mut Tensor::ones([values], (Kind::Float, tch::Device::Cpu)));
         (result, Instant::now())
     });
     let stat = format!("/proc/self/task/{}/stat", receiver.recv().unwrap());
@@ -125,7 +125,7 @@ fn waiting_all_reduce(pg: &ProcessGroup) -> thread::JoinHandle<(Result<(), Error
 #[test]
 fn a_killed_peer_surfaces_within_a_second() {
     let (peer, pg) = pair();
-    let thread = waiting_all_reduce(&pg);
+    let thread = waiting_all_reduce(&pg, 1 << 20);
     let killed = Instant::now();
     peer.signal(libc::SIGKILL);
     let (result, at) = thread.join().unwrap();
@@ -139,11 +139,47 @@ fn a_killed_peer_surfaces_within_a_second() {
 fn abort_wakes_a_collective_whose_peer_hangs() {
     let (peer, pg) = pair();
     peer.signal(libc::SIGSTOP);
-    let thread = waiting_all_reduce(&pg);
+    let thread = waiting_all_reduce(&pg, 1 << 20);
     let aborted = Instant::now();
     pg.abort();
     let (result, at) = thread.join().unwrap();
     assert_eq!(result.unwrap_err(), Error::Aborted { operation: "all-reduce" });
     assert!(at.duration_since(aborted) < Duration::from_secs(1), "{:?}", at.duration_since(aborted));
     println!("abort woke a hung all-reduce after {:?}", at.duration_since(aborted));
+}
+
+/// Two ranks that all-reduce without pause and abort at nearly the same moment, so that sends meet a connection that just
+/// ended. Gloo loses sight of some of them.
+#[test]
+fn ranks_that_abort_while_they_send_wake_at_once() {
+    for round in 0..40 {
+        let started = Instant::now();
+        let waits = ranks(2, |pg| {
+            thread::scope(|scope| {
+                let (sender, receiver) = mpsc::channel();
+                let work = scope.spawn(move || {
+                    let mut sum = Tensor::ones([1 << (8 + round % 12)], (Kind::Float, tch::Device::Cpu));
+                    for step in 0.. {
+                        if let Err(error) = pg.all_reduce_sum(&mut sum) {
+                            return (error, Instant::now());
+                        }
+                        if step == 20 {
+                            sender.send(()).unwrap();
+                        }
+                    }
+                    unreachable!()
+                });
+                receiver.recv().unwrap();
+                let aborted = Instant::now();
+                pg.abort();
+                let (error, at) = work.join().unwrap();
+                (error, at.saturating_duration_since(aborted))
+            })
+        });
+        for (error, wait) in waits {
+            assert!(matches!(error, Error::Aborted { .. } | Error::Collective { .. }), "{error}");
+            assert!(wait < Duration::from_secs(1), "round {round}: woke after {wait:?}");
+        }
+        assert!(started.elapsed() < TIMEOUT / 2, "round {round}: letting go of the groups waited");
+    }
 }
