@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
 }
 
 /// Epochs of the job that is stopped and resumed.
-const SHORT_EPOCHS: u64 = 6;
+const SHORT_EPOCHS: u64 = 4;
 
 /// Marks a folder as the demo's own, so that no other is ever emptied.
 const MARK: &str = ".r2o-demo";
@@ -167,10 +167,10 @@ impl Demo {
     fn stop_and_resume(&mut self, workers: u64) -> Result<()> {
         let job = self.job("demo-resume", Some(SHORT_EPOCHS), workers)?;
         self.submit(&job)?;
-        let half = self.processes.wait("a checkpoint of demo-resume", Duration::from_secs(600), || {
+        let half = self.processes.wait("a checkpoint half-way", Duration::from_secs(600), || {
             let seen = self.ask("demo-resume")?;
             let step = number(&seen, "checkpointStep");
-            Ok((step > 0).then_some(step))
+            Ok((step > 0 && 2 * step >= number(&seen, "steps")).then_some(step))
         })?;
         self.r2octl(["cancel", "demo-resume"], |command| command)?;
         self.processes.wait("demo-resume stops", Duration::from_secs(60), || {

@@ -49,7 +49,7 @@ pub fn figure_png(pages: &[GalleryPage], options: &FigureOptions) -> Result<Opti
     let width = GAP + columns * (side + GAP);
     let mut image = Rgb { width, height, data: vec![[255; 3]; width * height] };
     let heads = ["image".to_owned(), "prior".to_owned()].into_iter();
-    let heads = heads.chain(chosen.iter().map(|page| format!("epoch {}", page.epoch)));
+    let heads = heads.chain(chosen.iter().map(|page| format!("epoch {} K {}", page.epoch, page.k)));
     for (column, head) in heads.enumerate() {
         centre(&mut image, &head, GAP + column * (side + GAP), GAP, side);
     }
