@@ -84,12 +84,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Builds and links the program with the feature `cuda`, against headers and libraries alone.
+/// Builds and links the programs with the feature `cuda`, against headers and libraries alone.
 fn cuda() -> Result<()> {
     setup::libtorch()?;
     let root = setup::cuda()?;
     let mut build = repo::cargo();
-    build.env("R2O_CUDA_ROOT", root).args(["build", "--package", "r2o-gpu-suite", "--features", "cuda"]);
+    build.env("R2O_CUDA_ROOT", root).args(["build", "--package", "r2o-gpu-suite", "--package", "r2o-worker"]);
+    build.args(["--features", "r2o-gpu-suite/cuda,r2o-worker/cuda"]);
     repo::run(&mut build)?;
     println!("the feature `cuda` compiles and links");
     Ok(())
