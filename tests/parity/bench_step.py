@@ -77,7 +77,7 @@ def step(networks, momentum, batch, autocast):
     loss = method.byol_loss(q.float(), z.float(), masks1, masks2, METHOD)
     loss.backward()
     with torch.no_grad():
-        method.lars(networks.trained(), momentum, OPTIMIZER, 0.1)
+        method.lars(networks.trained(), momentum, OPTIMIZER, 0.1, norm=torch.Tensor.norm)
     return loss.item()
 
 

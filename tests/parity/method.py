@@ -177,14 +177,18 @@ def byol_loss(q, z, masks1, masks2, method):
     return (distances * weights).sum() / weights.sum()
 
 
-def lars(parameters, momentum, optimizer, learning_rate):
+def exact_norm(tensor):
+    """In float64: torch's norm of a large float32 tensor on the CPU is off by some 4e-5."""
+    return tensor.double().norm().item()
+
+
+def lars(parameters, momentum, optimizer, learning_rate, norm=exact_norm):
     """One update, in place. `momentum` lacks what was never updated."""
     for name, parameter in parameters.items():
         update = parameter.grad
         if parameter.dim() > 1:
             decay = optimizer["weightDecay"]
-            # In float64: torch's norm of a large float32 tensor on the CPU is off by some 4e-5.
-            weight, gradient = (t.double().norm().item() for t in (parameter, update))
+            weight, gradient = norm(parameter), norm(update)
             ratio = 1.0
             if weight > 0 and gradient > 0:
                 ratio = optimizer["trustCoefficient"] * weight / (gradient + decay * weight)

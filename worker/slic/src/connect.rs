@@ -50,8 +50,10 @@ pub(crate) fn enforce(labels: &[u32], width: usize, height: usize, size_min: usi
 }
 
 /// Right, left, below, above: the order decides which neighbour a small piece joins.
+#[inline(always)]
 fn neighbours(at: usize, width: usize, height: usize) -> [Option<usize>; 4] {
-    let (y, x) = (at / width, at % width);
+    // In 32 bits: the division is this loop's most costly step, and pictures are not that large.
+    let (y, x) = ((at as u32 / width as u32) as usize, (at as u32 % width as u32) as usize);
     [
         (x + 1 < width).then(|| at + 1),
         (x > 0).then(|| at - 1),

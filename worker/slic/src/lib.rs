@@ -49,7 +49,7 @@ pub fn segment(rgb: &[u8], width: usize, height: usize, options: &Options) -> La
     if pixels == 0 || rgb.len() < 3 * pixels {
         return Labels { labels: Vec::new(), count: 0 };
     }
-    let image = colour::lab(&rgb[..3 * pixels], 1.0 / options.compactness);
+    let image = simd::lab(&rgb[..3 * pixels], 1.0 / options.compactness);
     let grid = grid::centres(width, height, options.segments.max(1));
     let labels = simd::assign(&image, width, height, &grid, options.iterations);
     let segment_size = pixels as f64 / grid.centres.len() as f64;

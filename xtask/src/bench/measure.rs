@@ -8,14 +8,15 @@ use serde::Deserialize;
 pub(super) struct Measure {
     pub(super) name: String,
     pub(super) value: f64,
-    /// A unit of time (`s`, `ms`): less is better. Anything else (`images/s`) is a rate: more is better.
+    /// A unit of time (`s`, `ms/image`): less is better. Anything else (`images/s`) is a rate: more is better.
     pub(super) unit: String,
 }
 
 impl Measure {
     /// How many times as fast as `other`.
     pub(super) fn speed_over(&self, other: &Self) -> f64 {
-        let time = ["s", "ms", "us", "ns"].contains(&self.unit.as_str());
+        let unit = self.unit.split('/').next().unwrap_or_default();
+        let time = ["s", "ms", "us", "ns"].contains(&unit);
         if time { other.value / self.value } else { self.value / other.value }
     }
 }
@@ -46,6 +47,7 @@ mod tests {
     #[test]
     fn less_time_and_more_images_are_faster() {
         assert_eq!(measure(1.0, "s").speed_over(&measure(2.0, "s")), 2.0);
+        assert_eq!(measure(1.0, "ms/image").speed_over(&measure(6.0, "ms/image")), 6.0);
         assert_eq!(measure(10.0, "images/s").speed_over(&measure(5.0, "images/s")), 2.0);
     }
 
