@@ -140,12 +140,12 @@ pub(crate) fn nearest(block: &mut Block, candidates: &[Candidate], y: usize, nea
         let Centre { y: cy, x: cx, lab: [cl, ca, cb] } = candidate.centre;
         let [from, to] = candidate.columns;
         let dy = cy - row;
-        for i in 0..BLOCK {
-            let (x, [l, a, b]) = (block.x[i], [block.lab[0][i], block.lab[1][i], block.lab[2][i]]);
+        for (i, least) in least.iter_mut().enumerate() {
+            let (x, [l, a, b]) = (block.x[i], block.lab.map(|plane| plane[i]));
             let (dx, dl, da, db) = (cx - x, l - cl, a - ca, b - cb);
             let distance = (dy * dy + dx * dx) * nearness + (dl * dl + da * da + db * db);
-            if distance < least[i] && x >= from && x < to {
-                least[i] = distance;
+            if distance < *least && x >= from && x < to {
+                *least = distance;
                 block.labels[i] = candidate.label;
             }
         }
