@@ -40,16 +40,16 @@ fn assert_same_data(runs: &[Run]) {
     }
 }
 
-fn assert_losses_within(runs: &[Run], tolerance: f64) {
+fn assert_losses_within(runs: &[Run], steps: usize, tolerance: f64) {
     for run in &runs[1..] {
-        for (step, (a, b)) in runs[0].losses().iter().zip(run.losses()).enumerate() {
+        for (step, (a, b)) in runs[0].losses().iter().zip(run.losses()).take(steps).enumerate() {
             assert!((a - b).abs() <= tolerance, "step {step}: loss {a} on one worker, {b} on another fleet");
         }
     }
 }
 
 fn assert_same_bits(runs: &[Run]) {
-    assert_losses_within(runs, 0.0);
+    assert_losses_within(runs, usize::MAX, 0.0);
     for run in &runs[1..] {
         assert_eq!(run.state.len(), runs[0].state.len());
         for (name, digest) in &run.state {
@@ -78,6 +78,7 @@ async fn the_demo_gives_the_same_bits_with_mask_prediction() -> Result<()> {
 async fn not_reproducible_losses_agree_over_the_first_steps() -> Result<()> {
     let (_folder, runs) = runs("rounded", 8, |job| job.spec.reproducible = false).await?;
     assert_same_data(&runs);
-    assert_losses_within(&runs, 1e-3);
+    // Later, rounding grows by activations next to a kink and by other masks.
+    assert_losses_within(&runs, 5, 1e-3);
     Ok(())
 }
