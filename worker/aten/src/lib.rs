@@ -1,7 +1,7 @@
 //! What tch does not bind of libtorch, in safe Rust: memory formats, tensors cut from one buffer, autocast on CPU and
 //! CUDA, updates over many tensors at once, a K-means that runs whole in C++, and a cache for the CPU's memory.
 //!
-//! One of the two rooms with unsafe code: the shim in `cpp/` catches every exception and answers with a message, and
+//! One of the few rooms with unsafe code: the shim in `cpp/` catches every exception and answers with a message, and
 //! everything public here is safe.
 #![allow(unsafe_code)]
 

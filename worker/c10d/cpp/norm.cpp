@@ -235,8 +235,8 @@ c10::intrusive_ptr<Spread> spread_of(const Norm& norm) {
 
 at::Tensor batch_norm(const at::Tensor& x, const Norm& norm) {
   const auto optional = [](const at::Tensor* t) { return t == nullptr ? std::nullopt : std::make_optional(*t); };
+  // On the CPU only our kernels run: torch's sum in float32, and a fleet of one would differ from all others.
   const bool alone = x.is_cuda() && norm.local_count == 1 && norm.shared_count == 0;
-  // (On the CPU our kernels are no slower, sum in float64, and give the same whether a group is alone or not.)
   if (alone) {
     return at::batch_norm(x, *norm.weight, *norm.bias, optional(norm.running_mean), optional(norm.running_var),
                           /*training=*/true, norm.momentum, norm.eps, at::globalContext().userEnabledCuDNN());

@@ -6,7 +6,7 @@
 //! - [`Reducer`]: gradients averaged over ranks while backward goes on.
 //! - [`batch_norm`]: statistics over groups of lanes, synchronised where a group spans ranks.
 //!
-//! One of the two rooms with unsafe code: the C++ shim in `cpp/` catches every exception and answers with a message,
+//! One of the few rooms with unsafe code: the C++ shim in `cpp/` catches every exception and answers with a message,
 //! and everything public here is safe. NCCL needs the feature `cuda` (CUDA.md); without it [`ProcessGroup::nccl`] says
 //! so, and the rest of the face is the same.
 #![allow(unsafe_code)]

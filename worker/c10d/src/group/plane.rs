@@ -1,9 +1,10 @@
 //! The data plane of a Gloo group: which of this process's sockets belong to it, and how to shut them down.
 //!
 //! Gloo waits for its whole timeout on a peer that hangs, and has no call that wakes it. `shutdown(2)` on its own
-//! sockets does, but for sends that it loses sight of (cpp/abortable.cpp). They are found by address: every group has a listener of its own, each rank leaves the listener's
-//! address in the store, and a connected socket is the group's when its own end is our listener's address (accepted) or
-//! its far end a peer's (connected). Other sockets of the process, such as the coordinator's streams, are never touched.
+//! sockets does, but for sends that it loses sight of (cpp/abortable.cpp). They are found by address: every group has a
+//! listener of its own, each rank leaves the listener's address in the store, and a connected socket is the group's when
+//! its own end is our listener's address (accepted) or its far end a peer's (connected). Other sockets of the process,
+//! such as the coordinator's streams, are never touched.
 
 use std::collections::HashSet;
 use std::ffi::c_void;
