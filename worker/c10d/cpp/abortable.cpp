@@ -1,7 +1,7 @@
 // Shutting down a Gloo group's sockets ends its collectives, but not all: Gloo does not tell a send that was queued behind
 // others, or that failed to be written, when its connection ends (Pair::signalException passes over unbound buffers that are
 // being transmitted), and it then waits for its whole timeout. So nobody waits for Gloo itself: waiters have a future of
-// ours, which abort fails. What still hangs inside is waited for by a thread that nobody waits for.
+// ours, which abort fails, and an aborted backend is let go of in a thread that nobody waits for.
 
 #include "abortable.h"
 
@@ -40,10 +40,9 @@ struct Pending {
     }
   }
 
-  bool fail() {
-    if (settled.exchange(true)) return false;
+  void fail() {
+    if (settled.exchange(true)) return;
     future->setError(std::make_exception_ptr(std::runtime_error("the group was aborted")));
-    return true;
   }
 };
 
@@ -88,27 +87,18 @@ class Abortable : public c10d::Backend {
   }
   Ptr<c10d::Work> barrier(const c10d::BarrierOptions& options) override { return track(inner_->barrier(options)); }
 
+  // Destroying the inner backend waits for its threads, and those of an aborted one may still hang.
+  ~Abortable() override {
+    if (aborted_) std::thread([inner = std::move(inner_)]() mutable { inner.reset(); }).detach();
+  }
+
   void abort() override {
-    std::vector<Ptr<c10d::Work>> hung;
-    {
-      const std::lock_guard<std::mutex> held(mutex_);
-      aborted_ = true;
-      for (const auto& weak : pending_) {
-        const auto pending = weak.lock();
-        if (pending && pending->fail()) hung.push_back(pending->inner);
-      }
-      pending_.clear();
+    const std::lock_guard<std::mutex> held(mutex_);
+    aborted_ = true;
+    for (const auto& weak : pending_) {
+      if (const auto pending = weak.lock()) pending->fail();
     }
-    if (hung.empty()) return;
-    // Destroying the inner backend waits for its threads, so that must not fall to whoever lets go of the group last.
-    std::thread([inner = inner_, hung = std::move(hung)] {
-      for (const auto& work : hung) {
-        try {
-          work->wait();
-        } catch (...) {
-        }
-      }
-    }).detach();
+    pending_.clear();
   }
 
  private:

@@ -164,12 +164,13 @@ fn ranks_that_abort_while_they_send_wake_at_once() {
                             return (error, Instant::now());
                         }
                         if step == 20 {
-                            sender.send(()).unwrap();
+                            sender.send(()).ok();
                         }
                     }
                     unreachable!()
                 });
-                receiver.recv().unwrap();
+                // The other may have aborted before this one is as far: its sender is gone then.
+                receiver.recv().ok();
                 let aborted = Instant::now();
                 pg.abort();
                 let (error, at) = work.join().unwrap();
