@@ -18,10 +18,24 @@ pub struct Assignment {
     pub rank: u32,
     /// All members in rank order.
     pub members: Arc<Vec<Member>>,
-    /// Committed steps so far.
+    /// Committed steps so far. Peers may hold a few more.
     pub step: u64,
-    /// Whether those steps are in a checkpoint that must be loaded; otherwise the state comes from the seed.
-    pub from_checkpoint: bool,
+    /// Where the state comes from.
+    pub start: Start,
+}
+
+/// Where the members of a generation have their state from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// From the job's seed.
+    Seed,
+    /// From the checkpoint after the assignment's step.
+    Checkpoint,
+    /// From the member that holds the most steps, provided it had them ready in this generation or a later one.
+    Peers {
+        /// The oldest generation whose state counts.
+        since: u64,
+    },
 }
 
 /// One worker of a generation.
@@ -103,6 +117,8 @@ pub enum Command {
         generation: u64,
         /// Its workers in rank order.
         workers: Vec<String>,
+        /// The oldest generation whose state is of the same course as this one's.
+        lineage: u64,
     },
     /// Let the rendezvous of this generation, and of no other one of the job, be used.
     OpenRendezvous {
@@ -122,6 +138,15 @@ pub enum Command {
         session: Session,
         /// Its place.
         assignment: Assignment,
+    },
+    /// Tell a worker to build what it needs for a job that it may soon join; answered by `WorkerPrepared`.
+    Prepare {
+        /// Its stream.
+        session: Session,
+        /// The job.
+        job: String,
+        /// The resolved job as JSON.
+        spec: Arc<str>,
     },
     /// Send a ticket to all members.
     Grant {
@@ -151,6 +176,8 @@ pub enum Command {
         generation: u64,
         /// Why.
         reason: String,
+        /// Whether the worker keeps its state, because the job goes on.
+        keep: bool,
     },
     /// Close a stream: its worker is not served any more.
     Disconnect {

@@ -19,6 +19,11 @@ pub struct NewJob {
     pub submitted_at: Millis,
     /// The highest generation that ever worked for it, also under another coordinator; 0: none. Numbers go on above it.
     pub last_generation: u64,
+    /// The first generation that worked on from the state that workers may still hold; 0: none. What workers hold of earlier
+    /// generations is of a course that was given up.
+    pub lineage: u64,
+    /// Workers of the newest generation: those that are worth waiting for.
+    pub last_workers: Vec<String>,
     /// Where it starts.
     pub resume: Resume,
 }
@@ -58,6 +63,17 @@ pub struct WorkerInfo {
     pub address: String,
     /// CPU threads.
     pub threads: u32,
+}
+
+/// The state that a worker keeps of a job that it worked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The job.
+    pub job: String,
+    /// The last generation in which it was ready.
+    pub generation: u64,
+    /// Committed steps of the state.
+    pub step: u64,
 }
 
 /// One worker's part of one step.
@@ -132,6 +148,22 @@ pub enum Event {
         session: Session,
         /// Who it is.
         worker: WorkerInfo,
+        /// What it brings along.
+        held: Option<Held>,
+    },
+    /// A worker was asked to leave: it finishes what it has begun, hands over, and goes.
+    WorkerDraining {
+        /// Its stream.
+        session: Session,
+        /// By whom or why.
+        reason: String,
+    },
+    /// A worker has built what it needs for a job, and could take part at once.
+    WorkerPrepared {
+        /// Its stream.
+        session: Session,
+        /// The job.
+        job: String,
     },
     /// A worker showed that it is alive.
     WorkerHeard {
@@ -155,6 +187,16 @@ pub enum Event {
         generation: u64,
         /// Committed steps of its state.
         step: u64,
+    },
+    /// Steps that a worker of a forming generation applied in earlier ones; each report has all lanes. It comes before that
+    /// worker's `WorkerReady`.
+    StepsRecovered {
+        /// Its stream.
+        session: Session,
+        /// The generation that forms.
+        generation: u64,
+        /// Reports by step.
+        reports: Vec<(u64, StepReport)>,
     },
     /// A worker applied a step.
     StepReported {

@@ -38,6 +38,10 @@ impl Core {
         if self.workers.iter().any(|(session, w)| w.job.is_some() != placed.contains(session)) {
             return Err("a worker knows its job exactly when a generation has it as member".to_owned());
         }
+        let held = self.workers.values().filter_map(|w| w.held.as_ref());
+        if held.filter_map(|h| self.jobs.get(&h.job)).any(|job| matches!(job.phase, Phase::Ended { .. })) {
+            return Err("nobody keeps the state of a job that has ended".to_owned());
+        }
         let names: BTreeSet<&str> = self.workers.values().map(|w| w.info.name.as_str()).collect();
         if names.len() != self.workers.len() {
             return Err("a worker's name is there once".to_owned());
@@ -64,7 +68,14 @@ fn check_generation(core: &Core, name: &str, job: &Job, generation: &Generation)
     holds(generation.granted <= job.steps(), "no step is granted beyond the job")?;
     let open: Vec<u64> = generation.reports.keys().copied().collect();
     holds(open == (job.committed..generation.granted).collect::<Vec<_>>(), "reports are awaited for open steps")?;
-    if generation.training_since.is_none() {
+    holds(job.lineage > 0 && job.lineage <= generation.number, "a generation belongs to a course")?;
+    if generation.training_since.is_some() {
+        let drains = |m: &crate::Member| core.workers.get(&m.session).is_some_and(|w| w.draining.is_some());
+        holds(
+            generation.closing.is_some() || !generation.members.iter().any(drains),
+            "a generation with a worker that drains is to end",
+        )?;
+    } else {
         holds(generation.granted == job.committed, "nothing is granted before all are ready")?;
     }
     holds(generation.number == job.generation, "the job's newest generation is the current one")

@@ -5,7 +5,7 @@
 //! core runs in simulations with any number of workers.
 //!
 //! ```text
-//! machine ── place (who trains what) ── run (tickets, reports) ── save (checkpoints) ── end (generations and jobs)
+//! machine ── place, grow (who trains what) ── run (tickets, reports) ── save (checkpoints) ── end (generations and jobs)
 //!    └── event, command, reason: closed enums      state: jobs, generations, workers      view: what others may see
 //! ```
 //!
@@ -16,6 +16,7 @@
 mod command;
 mod end;
 mod event;
+mod grow;
 mod invariants;
 mod machine;
 mod place;
@@ -25,8 +26,8 @@ mod save;
 mod state;
 mod view;
 
-pub use command::{Assignment, Command, CommittedStep, Member, Notice, Ticket};
-pub use event::{Event, LaneReport, NewJob, Resume, StepReport, Tensor, WorkerInfo};
+pub use command::{Assignment, Command, CommittedStep, Member, Notice, Start, Ticket};
+pub use event::{Event, Held, LaneReport, NewJob, Resume, StepReport, Tensor, WorkerInfo};
 pub use machine::{Config, Core};
 pub use reason::{Outcome, Reason, Refusal};
 pub use view::{JobState, JobView, WorkerState, WorkerView};

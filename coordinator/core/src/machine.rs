@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use r2o_types::Schedule;
 
-use crate::state::{Failures, Job, Phase, Saving, Wait, Worker};
-use crate::{Command, Event, Millis, NewJob, Notice, Outcome, Refusal, Resume, Session, WorkerInfo};
+use crate::state::{Blame, Failures, Job, Phase, Saving, Wait, Worker};
+use crate::{Command, Event, Held, Millis, NewJob, Notice, Outcome, Refusal, Resume, Session, WorkerInfo};
 
 /// Spans of time, all in milliseconds, and limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,24 +14,37 @@ pub struct Config {
     pub lease_ms: Millis,
     /// How long a job that has enough workers waits for more.
     pub join_window_ms: Millis,
+    /// How long a job that trains waits for more workers once one could join.
+    pub grow_window_ms: Millis,
     /// How long a generation may take to form.
     pub form_timeout_ms: Millis,
-    /// Steps that are granted ahead of the committed ones.
+    /// Steps that are granted ahead of the committed ones, at most.
     pub window: u64,
+    /// How much work is granted ahead: enough to hide the way to the workers and back, little enough to be finished soon
+    /// when somebody joins or leaves.
+    pub ahead_ms: Millis,
+    /// A generation in which no step is committed for so long has stalled.
+    pub stall_ms: Millis,
     /// Failures in a row without a new step after which a job fails.
     pub failures_max: u32,
-    /// The first pause after a failure; it doubles with each further one, up to a minute.
+    /// Losses of workers in a row without a new step after which a job fails.
+    pub losses_max: u32,
+    /// The pause after a second failure; it doubles with each further one, up to a minute.
     pub pause_ms: Millis,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            lease_ms: 10_000,
+            lease_ms: 2_000,
             join_window_ms: 2_000,
+            grow_window_ms: 300,
             form_timeout_ms: 600_000,
-            window: 4,
+            window: 16,
+            ahead_ms: 500,
+            stall_ms: 300_000,
             failures_max: 5,
+            losses_max: 50,
             pause_ms: 500,
         }
     }
@@ -49,6 +62,10 @@ pub struct Core {
     pub(crate) last_generation: u64,
     pub(crate) out: Vec<Command>,
     pub(crate) changed: BTreeSet<String>,
+    /// Workers whose generation ended with this event, and why: they are released unless they are placed anew.
+    pub(crate) leaving: Vec<(Session, String, u64, String)>,
+    /// Free workers that a queued job waits with.
+    pub(crate) reserved: BTreeSet<Session>,
 }
 
 impl Core {
@@ -63,6 +80,8 @@ impl Core {
             last_generation,
             out: Vec::new(),
             changed: BTreeSet::new(),
+            leaving: Vec::new(),
+            reserved: BTreeSet::new(),
         }
     }
 
@@ -73,7 +92,10 @@ impl Core {
             Event::JobSubmitted(new) => self.on_submitted(*new),
             Event::CancelRequested { job, reason } => self.on_cancel(&job, reason),
             Event::CheckpointRequested { job, request } => self.on_checkpoint_requested(now, &job, request),
-            Event::WorkerJoined { session, worker } => self.on_joined(now, session, worker),
+            Event::WorkerJoined { session, worker, held } => self.on_joined(now, session, worker, held),
+            Event::WorkerDraining { session, reason } => self.on_draining(now, session, reason),
+            Event::WorkerPrepared { session, job } => self.on_prepared(now, session, &job),
+            Event::StepsRecovered { session, generation, reports } => self.on_recovered(session, generation, reports),
             Event::WorkerHeard { session } => self.on_heard(now, session),
             Event::WorkerLeft { session, reason, goodbye } => self.lose(now, session, &reason, goodbye),
             Event::WorkerReady { session, generation, step } => self.on_ready(now, session, generation, step),
@@ -103,6 +125,8 @@ impl Core {
         }
         self.expire(now);
         self.place(now);
+        self.grow(now);
+        self.release_leaving();
         let mut commands = std::mem::take(&mut self.out);
         commands.extend(std::mem::take(&mut self.changed).into_iter().map(|job| Command::JobChanged { job }));
         commands
@@ -119,7 +143,8 @@ impl Core {
             Phase::Active(g) if g.pending.is_none() && job.saving.overdue => Some(job.saving.retry_at),
             _ => None,
         });
-        leases.chain(jobs).min()
+        let stalls = self.jobs.values().filter_map(|job| self.stalls_at(job));
+        leases.chain(jobs).chain(stalls).chain(self.grows_at()).min()
     }
 
     /// How long a worker may be silent.
@@ -145,8 +170,13 @@ impl Core {
             phase: Phase::Locating,
             checkpoint: None,
             committed: 0,
+            lineage: new.lineage,
+            located: false,
+            last_workers: new.last_workers,
             high_water: 0,
+            step_ms: None,
             failures: Failures::default(),
+            forming_failures: 0,
             saving: Saving::default(),
             submitted_at: new.submitted_at,
             started_at: None,
@@ -183,10 +213,11 @@ impl Core {
     fn enqueue(&mut self, name: &str, checkpoint: Option<u64>) {
         let Some(job) = self.jobs.get_mut(name) else { return };
         self.changed.insert(name.to_owned());
+        job.located = true;
         job.checkpoint = checkpoint;
         job.committed = checkpoint.unwrap_or(0);
         job.high_water = job.high_water.max(job.committed);
-        job.phase = Phase::Queued { enough_since: None, wait: Wait::Workers };
+        job.phase = Phase::Queued { enough_since: None, wait: Wait::Workers, at_once: false };
         if job.committed >= job.steps() {
             self.announce(name, "Resumed", "the newest checkpoint has all steps already".to_owned(), false);
             self.begin_end(name, Outcome::Succeeded);
@@ -201,7 +232,7 @@ impl Core {
         }
     }
 
-    fn on_joined(&mut self, now: Millis, session: Session, info: WorkerInfo) {
+    fn on_joined(&mut self, now: Millis, session: Session, info: WorkerInfo, held: Option<Held>) {
         let old: Vec<(Session, bool)> = self
             .workers
             .iter()
@@ -213,7 +244,18 @@ impl Core {
             self.out.push(Command::Disconnect { session: old, reason: reason.clone(), refuse: !same_process });
             self.lose(now, old, &reason, false);
         }
-        self.workers.insert(session, Worker { info, last_heard: now, job: None });
+        let held = held.filter(|held| {
+            let useful = |job: &Job| !job.has_ended() && job.lineage > 0 && held.generation >= job.lineage;
+            let useful = self.jobs.get(&held.job).is_some_and(useful);
+            if !useful {
+                let reason = "the job has ended, or goes on from elsewhere".to_owned();
+                let (job, generation) = (held.job.clone(), held.generation);
+                self.out.push(Command::Release { session, job, generation, reason, keep: false });
+            }
+            useful
+        });
+        self.workers.insert(session, Worker { info, last_heard: now, job: None, held, draining: None, prepared: None });
+        self.waiting_jobs_change();
     }
 
     fn on_heard(&mut self, now: Millis, session: Session) {
@@ -243,8 +285,9 @@ impl Core {
             })
             .collect();
         for (name, reason) in late {
-            self.end_generation(now, &name, &reason, true);
+            self.end_generation(now, &name, &reason, Blame::Failure);
         }
+        self.expire_stalled(now);
         let waiting: Vec<String> = self
             .jobs
             .iter()
@@ -253,6 +296,40 @@ impl Core {
             .collect();
         for name in waiting {
             self.grant(now, &name);
+        }
+    }
+
+    /// When a generation counts as stalled: it has granted steps, and none is committed.
+    fn stalls_at(&self, job: &Job) -> Option<Millis> {
+        let generation = job.active().filter(|g| g.training_since.is_some() && g.granted > job.committed)?;
+        Some(generation.last_commit_at + self.config.stall_ms)
+    }
+
+    /// Workers that are alive but keep their peers waiting for a step are sent away; they may come back.
+    fn expire_stalled(&mut self, now: Millis) {
+        let limit = self.config.stall_ms;
+        let stalled: Vec<(String, Vec<Session>)> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| self.stalls_at(job).is_some_and(|at| at <= now))
+            .filter_map(|(name, job)| {
+                let generation = job.active()?;
+                let reports = generation.reports.get(&job.committed)?;
+                let silent = generation.members.iter().zip(reports).filter(|(_, report)| report.is_none());
+                Some((name.clone(), silent.map(|(member, _)| member.session).collect()))
+            })
+            .collect();
+        for (name, silent) in stalled {
+            let members = self.jobs.get(&name).and_then(Job::active).map_or(0, |g| g.members.len());
+            // When nobody has reported, nobody can be told from the others.
+            if silent.len() < members {
+                for session in silent {
+                    let reason = format!("no step in {limit} ms, though its peers have reported theirs");
+                    self.out.push(Command::Disconnect { session, reason: reason.clone(), refuse: false });
+                    self.lose(now, session, &reason, false);
+                }
+            }
+            self.end_generation(now, &name, &format!("no step was committed in {limit} ms"), Blame::Failure);
         }
     }
 

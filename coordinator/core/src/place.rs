@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use r2o_types::deal_lanes;
 
-use crate::state::{Generation, Job, Phase, Wait};
-use crate::{Assignment, Command, Core, Member, Millis, Session};
+use crate::state::{Generation, Job, Phase, Wait, Worker};
+use crate::{Assignment, Command, Core, Member, Millis, Session, Start};
 
 /// What placing decided about one queued job.
 enum Decision {
@@ -14,55 +14,92 @@ enum Decision {
     Open(Vec<Session>),
 }
 
+/// How soon a free worker can go on with a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// It holds the state.
+    Holds,
+    /// It has built what it needs.
+    Prepared,
+    /// It knows nothing of the job.
+    Stranger,
+}
+
+fn standing(job: &Job, worker: &Worker) -> Standing {
+    if job.is_held_by(worker) {
+        return Standing::Holds;
+    }
+    let prepared = worker.prepared.as_ref().is_some_and(|(name, at)| *name == job.job.metadata.name && at.is_some());
+    if prepared { Standing::Prepared } else { Standing::Stranger }
+}
+
 impl Core {
     /// Looks at every queued job in order. A job that has to wait keeps the free workers that suit it from those behind
     /// it, or large jobs would never start.
     pub(crate) fn place(&mut self, now: Millis) {
-        let mut queue: Vec<(i32, u64, String)> = self
-            .jobs
-            .iter()
-            .filter(|(_, j)| matches!(j.phase, Phase::Queued { .. }))
-            .map(|(name, j)| (-j.job.spec.priority, j.order, name.clone()))
-            .collect();
-        queue.sort();
         let mut reserved: BTreeMap<Session, String> = BTreeMap::new();
-        for (_, _, name) in queue {
+        for name in self.queue() {
             match self.decide(now, &name, &mut reserved) {
-                Some(Decision::Open(sessions)) => self.open(now, &name, &sessions),
+                Some(Decision::Open(sessions)) => self.start(now, &name, &sessions),
                 Some(Decision::Wait { wait, enough_since }) => self.keep_waiting(&name, wait, enough_since),
                 None => {}
             }
         }
+        self.reserved = reserved.into_keys().collect();
+    }
+
+    /// Queued jobs: first those whose workers were at work a moment ago, then by priority, then by age.
+    fn queue(&self) -> Vec<String> {
+        let place = |(name, job): (&String, &Job)| match job.phase {
+            Phase::Queued { at_once, .. } => Some((!at_once, -job.job.spec.priority, job.order, name.clone())),
+            _ => None,
+        };
+        let mut queue: Vec<_> = self.jobs.iter().filter_map(place).collect();
+        queue.sort();
+        queue.into_iter().map(|(.., name)| name).collect()
     }
 
     fn decide(&self, now: Millis, name: &str, reserved: &mut BTreeMap<Session, String>) -> Option<Decision> {
         let job = self.jobs.get(name)?;
-        let Phase::Queued { enough_since, .. } = job.phase else { return None };
+        let Phase::Queued { enough_since, at_once, .. } = job.phase else { return None };
         if job.failures.not_before > now {
+            let holders = self.workers.iter().filter(|(_, w)| w.is_free() && job.is_held_by(w));
+            reserved.extend(holders.map(|(session, _)| (*session, name.to_owned())));
             return Some(Decision::Wait { wait: Wait::Pause, enough_since: None });
         }
-        let mut free: Vec<(&str, Session)> = Vec::new();
+        let mut free: Vec<(Standing, &str, Session)> = Vec::new();
         let mut ahead = None;
         for (session, worker) in &self.workers {
-            if worker.job.is_some() || !worker.has_device(job.job.spec.fleet.device) {
+            if !worker.is_free() || !worker.has_device(job.job.spec.fleet.device) {
                 continue;
             }
             match reserved.get(session) {
                 Some(other) => ahead = Some(other.clone()),
-                None => free.push((&worker.info.name, *session)),
+                None => free.push((standing(job, worker), &worker.info.name, *session)),
             }
         }
-        // By name, so that the same workers get the same ranks again.
+        // By standing; then by name, so that the same workers get the same ranks again.
         free.sort_unstable();
         let (least, most) = (job.job.spec.fleet.min_workers as usize, job.most_workers());
-        let sessions: Vec<Session> = free.iter().take(most).map(|(_, s)| *s).collect();
+        free.truncate(most);
+        let mut sessions: Vec<Session> = free.iter().map(|(.., s)| *s).collect();
         if sessions.len() < least {
             reserved.extend(sessions.iter().map(|s| (*s, name.to_owned())));
             let wait = ahead.map_or(Wait::Workers, Wait::Behind);
             return Some(Decision::Wait { wait, enough_since: None });
         }
+        let holders = free.iter().filter(|(standing, ..)| *standing == Standing::Holds).count();
+        let at_hand = free.iter().filter(|(standing, ..)| *standing != Standing::Stranger).count();
+        let at_work = at_once && holders > 0;
+        // After a restart of the coordinator the workers, which may hold the state, come back one by one.
+        let back = job.last_workers.iter().all(|n| free.iter().any(|(_, name, _)| name == n));
+        let complete = if job.last_workers.is_empty() { sessions.len() >= most } else { back };
         let since = enough_since.unwrap_or(now);
-        if sessions.len() >= most || since + self.config.join_window_ms <= now {
+        if at_work || complete || since + self.config.join_window_ms <= now {
+            if at_work && at_hand >= least {
+                // Strangers have engines to build: they join later, without holding anybody.
+                sessions.truncate(at_hand);
+            }
             return Some(Decision::Open(sessions));
         }
         reserved.extend(sessions.iter().map(|s| (*s, name.to_owned())));
@@ -71,15 +108,33 @@ impl Core {
 
     fn keep_waiting(&mut self, name: &str, new: Wait, since: Option<Millis>) {
         let Some(job) = self.jobs.get_mut(name) else { return };
-        let Phase::Queued { enough_since, wait } = &mut job.phase else { return };
+        let Phase::Queued { enough_since, wait, .. } = &mut job.phase else { return };
         if *wait != new {
             self.changed.insert(name.to_owned());
         }
         (*enough_since, *wait) = (since, new);
     }
 
+    /// Opens a generation, provided it is known where its state comes from.
+    fn start(&mut self, now: Millis, name: &str, sessions: &[Session]) {
+        let Some(job) = self.jobs.get_mut(name) else { return };
+        let held = sessions.iter().filter_map(|s| self.workers.get(s)).any(|worker| job.is_held_by(worker));
+        if held {
+            let since = job.lineage;
+            self.open(now, name, sessions, Start::Peers { since });
+        } else if job.located {
+            job.committed = job.checkpoint.unwrap_or(0);
+            let start = if job.checkpoint.is_some() { Start::Checkpoint } else { Start::Seed };
+            self.open(now, name, sessions, start);
+        } else {
+            job.phase = Phase::Locating;
+            self.changed.insert(name.to_owned());
+            self.out.push(Command::LocateCheckpoint { job: name.to_owned() });
+        }
+    }
+
     /// Opens a new generation of a queued job with these workers.
-    fn open(&mut self, now: Millis, name: &str, sessions: &[Session]) {
+    fn open(&mut self, now: Millis, name: &str, sessions: &[Session], start: Start) {
         self.last_generation += 1;
         let number = self.last_generation;
         let Some(job) = self.jobs.get_mut(name) else { return };
@@ -91,20 +146,25 @@ impl Core {
             .filter_map(|(session, lanes)| {
                 let worker = self.workers.get_mut(session)?;
                 worker.job = Some(name.to_owned());
+                worker.prepared = None;
                 let info = &worker.info;
                 Some(Member { session: *session, worker: info.name.clone(), address: info.address.clone(), lanes })
             })
             .collect();
         let members = Arc::new(members);
-        job.generation = number;
-        job.started_at.get_or_insert(now);
-        job.phase = Phase::Active(Box::new(generation(now, number, &members, job)));
         let names: Vec<String> = members.iter().map(|m| m.worker.clone()).collect();
+        job.generation = number;
+        job.last_workers.clone_from(&names);
+        if !matches!(start, Start::Peers { .. }) {
+            job.lineage = number;
+        }
+        job.started_at.get_or_insert(now);
+        job.phase = Phase::Active(Box::new(generation(now, number, start, &members, job)));
         let message = format!("generation {number} from step {}: {}", job.committed, names.join(", "));
-        let (spec, step, from_checkpoint) = (Arc::clone(&job.spec), job.committed, job.checkpoint.is_some());
+        let (spec, step, lineage) = (Arc::clone(&job.spec), job.committed, job.lineage);
 
         let owned = || name.to_owned();
-        self.out.push(Command::RecordGeneration { job: owned(), generation: number, workers: names });
+        self.out.push(Command::RecordGeneration { job: owned(), generation: number, workers: names, lineage });
         self.out.push(Command::OpenRendezvous { job: owned(), generation: number });
         for (rank, member) in members.iter().enumerate() {
             let assignment = Assignment {
@@ -114,7 +174,7 @@ impl Core {
                 rank: rank as u32,
                 members: Arc::clone(&members),
                 step,
-                from_checkpoint,
+                start,
             };
             self.out.push(Command::Assign { session: member.session, assignment });
         }
@@ -134,12 +194,15 @@ impl Core {
     }
 }
 
-fn generation(now: Millis, number: u64, members: &Arc<Vec<Member>>, job: &Job) -> Generation {
+fn generation(now: Millis, number: u64, start: Start, members: &Arc<Vec<Member>>, job: &Job) -> Generation {
     Generation {
         number,
         members: Arc::clone(members),
+        start,
         opened_at: now,
-        ready: vec![false; members.len()],
+        ready: vec![None; members.len()],
+        recovered: BTreeMap::new(),
+        closing: None,
         training_since: None,
         granted: job.committed,
         reports: BTreeMap::new(),

@@ -2,36 +2,100 @@
 
 use std::collections::BTreeMap;
 
-use crate::state::Phase;
-use crate::{Command, CommittedStep, Core, LaneReport, Millis, Outcome, Session, StepReport, Ticket};
+use crate::state::{Blame, Job, Phase};
+use crate::{
+    Command, CommittedStep, Config, Core, Held, LaneReport, Millis, Outcome, Session, Start, StepReport, Ticket,
+};
 
 impl Core {
+    pub(crate) fn on_recovered(&mut self, session: Session, number: u64, reports: Vec<(u64, StepReport)>) {
+        let Some((name, _)) = self.membership(session, number) else { return };
+        let Some(job) = self.jobs.get_mut(&name) else { return };
+        let (committed, steps, lanes) = (job.committed, job.steps(), job.job.spec.batch.lanes);
+        let Phase::Active(generation) = &mut job.phase else { return };
+        let whole = |report: &StepReport| report.lanes.iter().map(|l| l.lane).eq(0..lanes);
+        let wanted = |(step, report): &(u64, StepReport)| (committed..steps).contains(step) && whole(report);
+        generation.recovered.extend(reports.into_iter().filter(wanted));
+    }
+
     pub(crate) fn on_ready(&mut self, now: Millis, session: Session, number: u64, step: u64) {
         self.on_heard_now(now, session);
         let Some((name, rank)) = self.membership(session, number) else { return };
         let Some(job) = self.jobs.get_mut(&name) else { return };
-        let expected = job.committed;
+        let (committed, steps) = (job.committed, job.steps());
         let Phase::Active(generation) = &mut job.phase else { return };
         let worker = generation.members[rank].worker.clone();
         if generation.training_since.is_some() {
             return;
         }
-        if step != expected {
-            let reason = format!("worker {worker} holds the state after step {step}, not {expected}");
-            self.end_generation(now, &name, &reason, true);
+        let possible = match generation.start {
+            Start::Peers { .. } => (committed..=steps).contains(&step),
+            Start::Seed | Start::Checkpoint => step == committed,
+        };
+        let same = generation.ready.iter().flatten().all(|other| *other == step);
+        if !possible || !same {
+            let reason =
+                format!("worker {worker} holds {step} steps; {committed} are committed, and all must hold the same");
+            self.end_generation(now, &name, &reason, Blame::Failure);
             return;
         }
-        generation.ready[rank] = true;
+        generation.ready[rank] = Some(step);
+        if let Some(worker) = self.workers.get_mut(&session) {
+            worker.held = Some(Held { job: name.clone(), generation: number, step });
+        }
         self.changed.insert(name.clone());
-        if !generation.ready.iter().all(|ready| *ready) {
-            return;
+        if generation.ready.iter().all(Option::is_some) {
+            self.begin(now, &name, step);
         }
+    }
+
+    /// All members hold the state after `step` steps: commits what only they knew of, and grants.
+    fn begin(&mut self, now: Millis, name: &str, step: u64) {
+        self.commit_recovered(now, name, step);
+        let Some(job) = self.jobs.get_mut(name) else { return };
+        job.forming_failures = 0;
+        let Phase::Active(generation) = &mut job.phase else { return };
+        generation.granted = step;
         generation.training_since = Some(now);
         generation.last_commit_at = now;
-        job.saving.last_at = now;
-        let message = format!("generation {number} is ready after {} ms", now - generation.opened_at);
-        self.announce(&name, "Training", message, false);
-        self.grant(now, &name);
+        if !matches!(generation.start, Start::Peers { .. }) {
+            job.saving.last_at = now;
+        }
+        let (number, after) = (generation.number, now - generation.opened_at);
+        self.announce(name, "Training", format!("generation {number} is ready after {after} ms"), false);
+        self.grant(now, name);
+    }
+
+    /// Steps that were applied while a worker or this coordinator went away, before they were reported.
+    fn commit_recovered(&mut self, now: Millis, name: &str, until: u64) {
+        let Some(job) = self.jobs.get_mut(name) else { return };
+        let from = job.committed;
+        let (steps_per_epoch, batch) = (job.steps_per_epoch, &job.job.spec.batch);
+        let images = u64::from(batch.lanes) * u64::from(batch.samples_per_lane);
+        let Phase::Active(generation) = &mut job.phase else { return };
+        let (number, mut reports) = (generation.number, std::mem::take(&mut generation.recovered));
+        let seconds = (now - generation.opened_at) as f64 / 1000.0 / (until - from).max(1) as f64;
+        job.committed = until;
+        job.high_water = job.high_water.max(until);
+        let mut unknown = 0;
+        for step in from..until {
+            let Some(report) = reports.remove(&step) else {
+                unknown += 1;
+                continue;
+            };
+            let Some(ticket) = self.ticket(name, number, step) else { continue };
+            let ends_epoch = (step + 1).is_multiple_of(steps_per_epoch);
+            let step = merge(ticket, vec![report], images, seconds, ends_epoch);
+            self.out.push(Command::CommitStep(Box::new(step)));
+        }
+        if until > from {
+            let message = format!("{} steps from {from} on were applied before they were reported", until - from);
+            self.announce(name, "StepsRecovered", message, false);
+        }
+        if unknown > 0 {
+            let message = format!("{unknown} steps of {from} to {until} are in the state, but their reports are lost");
+            self.announce(name, "ReportsLost", message, true);
+        }
     }
 
     fn on_heard_now(&mut self, now: Millis, session: Session) {
@@ -40,15 +104,19 @@ impl Core {
         }
     }
 
-    /// Grants as many steps as the window allows, and takes the checkpoints that are due between them.
+    /// Grants as many steps as the window allows, and takes the checkpoints that are due between them; none in a generation
+    /// that is to end.
     pub(crate) fn grant(&mut self, now: Millis, name: &str) {
         loop {
+            if self.close_when_due(now, name) {
+                return;
+            }
             self.take_due_checkpoint(now, name);
             let Some(job) = self.jobs.get_mut(name) else { return };
-            let (steps, committed) = (job.steps(), job.committed);
+            let (steps, committed, window) = (job.steps(), job.committed, window(&self.config, job));
             let Phase::Active(generation) = &mut job.phase else { return };
             let step = generation.granted;
-            if generation.training_since.is_none() || step >= steps || step >= committed + self.config.window {
+            if generation.training_since.is_none() || step >= steps || step >= committed + window {
                 return;
             }
             generation.granted += 1;
@@ -95,8 +163,13 @@ impl Core {
             }
         };
         match wrong {
-            Some(reason) => self.end_generation(now, &name, &reason, true),
-            None => self.commit_steps(now, &name),
+            Some(reason) => self.end_generation(now, &name, &reason, Blame::Failure),
+            None => {
+                if let Some(held) = self.workers.get_mut(&session).and_then(|w| w.held.as_mut()) {
+                    held.step = step + 1;
+                }
+                self.commit_steps(now, &name);
+            }
         }
     }
 
@@ -128,12 +201,22 @@ impl Core {
             return None;
         }
         let parts: Vec<StepReport> = generation.reports.remove(&step)?.into_iter().flatten().collect();
-        let seconds = (now - generation.last_commit_at.min(now)) as f64 / 1000.0;
+        let ms = (now - generation.last_commit_at.min(now)) as f64;
+        // One slow step does not count for much.
+        job.step_ms = Some(job.step_ms.map_or(ms, |old| 0.75 * old + 0.25 * ms));
+        let seconds = ms / 1000.0;
         generation.last_commit_at = now;
         let number = generation.number;
         let ticket = self.ticket(name, number, step)?;
         Some(merge(ticket, parts, images, seconds, (step + 1).is_multiple_of(steps_per_epoch)))
     }
+}
+
+/// How many steps of a job may be granted ahead: two at least, so that no worker waits for the next.
+fn window(config: &Config, job: &Job) -> u64 {
+    let Some(step_ms) = job.step_ms else { return config.window.min(2) };
+    let steps = config.ahead_ms as f64 / step_ms.max(0.01);
+    (1 + steps.ceil() as u64).clamp(2, config.window.max(2))
 }
 
 /// One step out of its ranks' parts. Sums run in lane order, so that they do not depend on who computed what.

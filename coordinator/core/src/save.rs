@@ -4,7 +4,7 @@
 //! state after exactly the same step. One checkpoint is written at a time; what falls due meanwhile is taken next.
 
 use crate::machine::PAUSE_MAX_MS;
-use crate::state::{Generation, Job, Pending, Phase};
+use crate::state::{Blame, Generation, Job, Pending, Phase};
 use crate::{Command, Core, Millis, Outcome, Refusal, Session, Tensor};
 
 /// The first pause after a checkpoint that could not be written; it doubles with each further one.
@@ -40,7 +40,8 @@ impl Core {
         self.take(now, name, step);
     }
 
-    fn take(&mut self, now: Millis, name: &str, step: u64) {
+    /// Asks all members for their state after `step` committed steps, the next one not being granted.
+    pub(crate) fn take(&mut self, now: Millis, name: &str, step: u64) {
         let Some(job) = self.jobs.get_mut(name) else { return };
         job.saving.overdue = false;
         job.saving.last_at = now;
@@ -71,7 +72,7 @@ impl Core {
         match part {
             Ok(_) if !reported => {
                 let reason = format!("worker {worker} saved the state after step {step} before it reported that step");
-                self.end_generation(now, &name, &reason, true);
+                self.end_generation(now, &name, &reason, Blame::Failure);
             }
             Ok(tensors) => {
                 pending.parts[rank] = Some(tensors);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use r2o_types::{Device, Schedule, TrainJob};
 
-use crate::{Member, Millis, Outcome, Session, StepReport, Tensor, WorkerInfo};
+use crate::{Held, Member, Millis, Outcome, Session, Start, StepReport, Tensor, WorkerInfo};
 
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -13,9 +13,20 @@ pub(crate) struct Worker {
     pub(crate) last_heard: Millis,
     /// The job of whose current generation it is a member.
     pub(crate) job: Option<String>,
+    /// The state that it keeps, in or out of a generation.
+    pub(crate) held: Option<Held>,
+    /// Why it is about to leave: it gets nothing new.
+    pub(crate) draining: Option<String>,
+    /// The job for which it was told to prepare, and since when it is prepared.
+    pub(crate) prepared: Option<(String, Option<Millis>)>,
 }
 
 impl Worker {
+    /// Whether it could be placed in a generation.
+    pub(crate) fn is_free(&self) -> bool {
+        self.job.is_none() && self.draining.is_none()
+    }
+
     pub(crate) fn has_device(&self, wanted: Device) -> bool {
         match wanted {
             Device::Auto => true,
@@ -35,11 +46,21 @@ pub(crate) struct Job {
     pub(crate) phase: Phase,
     /// The newest committed checkpoint.
     pub(crate) checkpoint: Option<u64>,
-    /// Committed steps of the current state; falls back to the checkpoint with every new generation.
+    /// Committed steps of the current state; falls back to the checkpoint when nobody holds the state any more.
     pub(crate) committed: u64,
+    /// The oldest generation whose state is of the current course.
+    pub(crate) lineage: u64,
+    /// Whether `checkpoint` is what the storage has: it is asked again before a generation starts from it.
+    pub(crate) located: bool,
+    /// Workers of the newest generation.
+    pub(crate) last_workers: Vec<String>,
     /// The most steps that were ever committed: beyond it there is progress.
     pub(crate) high_water: u64,
+    /// Milliseconds of a recent step.
+    pub(crate) step_ms: Option<f64>,
     pub(crate) failures: Failures,
+    /// Generations in a row that did not form from the state of their members.
+    pub(crate) forming_failures: u32,
     pub(crate) saving: Saving,
     pub(crate) submitted_at: Millis,
     pub(crate) started_at: Option<Millis>,
@@ -58,6 +79,16 @@ impl Job {
         self.job.spec.fleet.max_workers.min(self.job.spec.batch.lanes) as usize
     }
 
+    /// Whether a worker holds a state that this job can go on with.
+    pub(crate) fn is_held_by(&self, worker: &Worker) -> bool {
+        worker.held.as_ref().is_some_and(|held| {
+            held.job == self.job.metadata.name
+                && self.lineage > 0
+                && held.generation >= self.lineage
+                && held.step >= self.committed
+        })
+    }
+
     pub(crate) fn active(&self) -> Option<&Generation> {
         match &self.phase {
             Phase::Active(generation) => Some(generation),
@@ -70,10 +101,13 @@ impl Job {
     }
 }
 
-/// Generations that failed in a row without a step that was never committed before.
+/// Generations that ended early in a row without a step that was never committed before.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
+    /// Failures of programs, networks and machines that are still there.
     pub(crate) in_a_row: u32,
+    /// Workers that went away.
+    pub(crate) losses_in_a_row: u32,
     pub(crate) high_water: u64,
     pub(crate) last: String,
     pub(crate) not_before: Millis,
@@ -99,8 +133,9 @@ pub(crate) struct Saving {
 pub(crate) enum Phase {
     /// The storage is asked for the newest checkpoint.
     Locating,
-    /// Waits for workers; since when there are enough of them.
-    Queued { enough_since: Option<Millis>, wait: Wait },
+    /// Waits for workers; since when there are enough of them. `at_once`: workers that held the state a moment ago go on
+    /// without waiting for more.
+    Queued { enough_since: Option<Millis>, wait: Wait, at_once: bool },
     /// Has a generation.
     Active(Box<Generation>),
     /// History and report are being written.
@@ -122,9 +157,14 @@ pub(crate) enum Wait {
 pub(crate) struct Generation {
     pub(crate) number: u64,
     pub(crate) members: Arc<Vec<Member>>,
+    pub(crate) start: Start,
     pub(crate) opened_at: Millis,
-    /// Which ranks are ready; training starts when all are.
-    pub(crate) ready: Vec<bool>,
+    /// The steps that each rank holds, once it is ready; training starts when all are.
+    pub(crate) ready: Vec<Option<u64>>,
+    /// Steps that members applied in earlier generations and that are not committed yet.
+    pub(crate) recovered: BTreeMap<u64, StepReport>,
+    /// No more steps are granted, because the generation ends when those that are granted are committed.
+    pub(crate) closing: Option<Closing>,
     /// Since when steps are granted.
     pub(crate) training_since: Option<Millis>,
     /// The next step that was not granted yet.
@@ -145,7 +185,12 @@ impl Generation {
     }
 
     pub(crate) fn missing(&self) -> Vec<String> {
-        self.members.iter().zip(&self.ready).filter(|(_, ready)| !**ready).map(|(m, _)| m.worker.clone()).collect()
+        self.members
+            .iter()
+            .zip(&self.ready)
+            .filter(|(_, ready)| ready.is_none())
+            .map(|(m, _)| m.worker.clone())
+            .collect()
     }
 }
 
@@ -156,4 +201,24 @@ pub(crate) struct Pending {
     pub(crate) parts: Vec<Option<Vec<Tensor>>>,
     pub(crate) requests: Vec<u64>,
     pub(crate) committing: bool,
+}
+
+/// Why a generation ends between two steps, without a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Closing {
+    /// In a sentence.
+    pub(crate) reason: String,
+    /// Nobody who stays could go on: the state must be saved before.
+    pub(crate) save_first: bool,
+}
+
+/// What the end of a generation says against its job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// Nothing: it was planned.
+    Nobody,
+    /// A worker went away.
+    Loss,
+    /// Something failed.
+    Failure,
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use r2o_coordinator_core::{Core, Event, NewJob, Refusal, Resume, Session, WorkerInfo};
+use r2o_coordinator_core::{Core, Event, Held, NewJob, Refusal, Resume, Session, WorkerInfo};
 use r2o_proto::v1::CoordinatorMessage;
 use r2o_storage::Store;
 use r2o_storage::journal::{AppendError, Journal};
@@ -35,7 +35,7 @@ pub(crate) enum Message {
     /// Something for the core.
     Event(Event),
     /// A worker's stream.
-    Join { worker: WorkerInfo, line: Line, reply: oneshot::Sender<Session> },
+    Join { worker: WorkerInfo, held: Option<Held>, line: Line, reply: oneshot::Sender<Session> },
     /// A job that passed all checks but those of names.
     Submit { admitted: Box<Admitted>, reply: oneshot::Sender<Result<Submitted, Status>> },
     /// A checkpoint now.
@@ -112,7 +112,7 @@ impl Actor {
             };
             match message {
                 Some(Message::Event(event)) => self.feed(event).await?,
-                Some(Message::Join { worker, line, reply }) => self.join(worker, line, reply).await?,
+                Some(Message::Join { worker, held, line, reply }) => self.join(worker, held, line, reply).await?,
                 Some(Message::Submit { admitted, reply }) => {
                     let answer = self.submit(*admitted).await?;
                     let _gone = reply.send(answer);
@@ -148,14 +148,20 @@ impl Actor {
         Ok(())
     }
 
-    async fn join(&mut self, worker: WorkerInfo, line: Line, reply: oneshot::Sender<Session>) -> Result<(), Lost> {
+    async fn join(
+        &mut self,
+        worker: WorkerInfo,
+        held: Option<Held>,
+        line: Line,
+        reply: oneshot::Sender<Session>,
+    ) -> Result<(), Lost> {
         self.last_number += 1;
         let session = self.last_number;
         tracing::info!(worker = worker.name, device = worker.device, address = worker.address, "worker joined");
         let _unsent = line.outbox.send(Ok(crate::wire::welcome(self.core.lease_ms())));
         self.lines.insert(session, line);
         let _gone = reply.send(session);
-        self.feed(Event::WorkerJoined { session, worker }).await
+        self.feed(Event::WorkerJoined { session, worker, held }).await
     }
 
     async fn submit(&mut self, admitted: Admitted) -> Result<Result<Submitted, Status>, Lost> {
@@ -182,6 +188,8 @@ impl Actor {
             order,
             submitted_at: self.clock.now(),
             last_generation: admitted.last_generation,
+            lineage: 0,
+            last_workers: Vec::new(),
             resume: admitted.resume,
         };
         let message =

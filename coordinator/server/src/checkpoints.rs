@@ -32,10 +32,18 @@ pub(crate) struct Commit {
 
 /// Writes a manifest, then applies retention; nobody uploads meanwhile, because the core asks for the next checkpoint only
 /// after the answer.
-pub(crate) async fn commit(entry: Arc<Entry>, commit: Commit) -> Event {
+///
+/// The history is written first: it must reach as far as any checkpoint from which a run may go on.
+pub(crate) async fn commit(entry: Arc<Entry>, recorder: Option<Recorder>, commit: Commit) -> Event {
     let Commit { job, generation, step, .. } = &commit;
     let (job, generation, step) = (job.clone(), *generation, *step);
-    match write(&entry, commit).await {
+    let written = async {
+        if let Some(recorder) = recorder {
+            recorder.flush().await?;
+        }
+        write(&entry, commit).await
+    };
+    match written.await {
         Ok(()) => Event::CheckpointCommitted { job, generation, step },
         Err(reason) => Event::CheckpointNotCommitted { job, generation, step, reason },
     }

@@ -38,6 +38,7 @@ impl Fleet for FleetService {
         let Some(Kind::Hello(hello)) = first else {
             return Err(Status::invalid_argument("the first message of a session must be a Hello"));
         };
+        let held = wire::held(&hello);
         let worker = wire::worker_info(hello);
         for (field, value) in
             [("worker", &worker.name), ("incarnation", &worker.incarnation), ("device", &worker.device)]
@@ -50,7 +51,7 @@ impl Fleet for FleetService {
         let line = Line { outbox, end: self.stop.child_token() };
         let (reply, session) = oneshot::channel();
         let (name, end) = (worker.name.clone(), line.end.clone());
-        self.mailbox.send(Message::Join { worker, line, reply });
+        self.mailbox.send(Message::Join { worker, held, line, reply });
         let session = session.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
         let reader = Reader { session, name, mailbox: self.mailbox.clone(), board: self.board.clone() };
         let _runs_on = r2o_telemetry::spawn("session", TaskKind::Work, reader.run(incoming, end.clone()));

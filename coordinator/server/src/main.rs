@@ -24,11 +24,14 @@ struct Cli {
     #[arg(long)]
     address_file: Option<PathBuf>,
     /// Seconds after which a silent worker is lost.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 2.0)]
     worker_lease: f64,
     /// Seconds that a job with enough workers waits for more.
     #[arg(long, default_value_t = 2.0)]
     join_window: f64,
+    /// Seconds without a committed step after which a generation has stalled.
+    #[arg(long, default_value_t = 300.0)]
+    stall_timeout: f64,
     /// Seconds that a coordinator's lead over the state lasts when it is not renewed.
     #[arg(long, default_value_t = 15.0)]
     leader_lease: f64,
@@ -51,6 +54,7 @@ impl Cli {
         options.listen = self.listen;
         options.address_file.clone_from(&self.address_file);
         options.core.lease_ms = ms(seconds("worker-lease", self.worker_lease)?);
+        options.core.stall_ms = ms(seconds("stall-timeout", self.stall_timeout)?);
         options.core.join_window_ms = (self.join_window.max(0.0) * 1000.0) as u64;
         options.leader_lease = seconds("leader-lease", self.leader_lease)?;
         Ok(options)

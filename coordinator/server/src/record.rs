@@ -29,6 +29,9 @@ pub(crate) enum Record {
         generation: u64,
         /// Its workers in rank order.
         workers: Vec<String>,
+        /// The oldest generation whose state is of the same course as this one's; 0 in records of earlier versions.
+        #[serde(default)]
+        lineage: u64,
         /// Milliseconds since 1970.
         unix_ms: u64,
     },
@@ -131,14 +134,17 @@ pub(crate) fn replay(records: &[(u64, Vec<u8>)]) -> Result<Replayed, UnknownReco
                     order: *number,
                     submitted_at: unix_ms,
                     last_generation: floor,
+                    lineage: 0,
+                    last_workers: Vec::new(),
                     resume: Resume::Locate,
                 };
                 jobs.insert(name, new);
             }
-            Record::GenerationOpened { job, generation, .. } => {
+            Record::GenerationOpened { job, generation, workers, lineage, .. } => {
                 last_generation = last_generation.max(generation);
                 if let Some(job) = jobs.get_mut(&job) {
                     job.last_generation = job.last_generation.max(generation);
+                    (job.lineage, job.last_workers) = (lineage, workers);
                 }
             }
             Record::CheckpointCommitted { job, step, .. } => _ = checkpoints.insert(job, step),
@@ -177,12 +183,19 @@ mod tests {
         let records = journal(&[
             submitted("a"),
             submitted("b"),
-            Record::GenerationOpened { job: "a".into(), generation: 4, workers: vec!["w".into()], unix_ms: 6 },
+            Record::GenerationOpened {
+                job: "a".into(),
+                generation: 4,
+                workers: vec!["w".into()],
+                lineage: 3,
+                unix_ms: 6,
+            },
             Record::CheckpointCommitted { job: "a".into(), generation: 4, step: 9, unix_ms: 7 },
             Record::JobEnded { job: "a".into(), outcome: End::Cancelled { reason: "x".into() }, unix_ms: 8 },
         ]);
         let replayed = replay(&records).unwrap();
         assert_eq!(replayed.last_generation, 4);
+        assert_eq!((replayed.jobs[0].lineage, &replayed.jobs[0].last_workers), (3, &vec!["w".to_owned()]));
         assert_eq!(replayed.jobs.iter().map(|j| j.order).collect::<Vec<_>>(), [0, 1]);
         assert!(matches!(replayed.jobs[0].resume, Resume::Ended { checkpoint: Some(9), at: 8, .. }));
         assert_eq!(replayed.jobs[1].resume, Resume::Locate);

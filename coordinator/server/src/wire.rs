@@ -1,8 +1,8 @@
 //! Between wire messages and the core's types: the one place where both are named.
 
 use r2o_coordinator_core::{
-    Assignment, CommittedStep, Event, JobState, LaneReport, Millis, Session, StepReport, Tensor, Ticket, WorkerInfo,
-    WorkerState, WorkerView,
+    Assignment, CommittedStep, Event, Held, JobState, LaneReport, Millis, Session, Start, StepReport, Tensor, Ticket,
+    WorkerInfo, WorkerState, WorkerView,
 };
 use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{self as wire, CoordinatorMessage, coordinator_message};
@@ -25,8 +25,14 @@ pub(crate) fn message(kind: coordinator_message::Kind) -> CoordinatorMessage {
 }
 
 pub(crate) fn worker_info(hello: wire::Hello) -> WorkerInfo {
-    let wire::Hello { worker, incarnation, version, device, address, threads } = hello;
+    let wire::Hello { worker, incarnation, version, device, address, threads, held: _ } = hello;
     WorkerInfo { name: worker, incarnation, version, device, address, threads }
+}
+
+/// What a worker says that it holds.
+pub(crate) fn held(hello: &wire::Hello) -> Option<Held> {
+    let wire::Held { job, generation, step } = hello.held.clone()?;
+    Some(Held { job, generation, step })
 }
 
 /// The key of a checkpoint's manifest.
@@ -47,7 +53,8 @@ pub(crate) fn assignment(a: &Assignment) -> wire::Assignment {
         rank: a.rank,
         members: a.members.iter().map(member).collect(),
         step: a.step,
-        manifest: if a.from_checkpoint { manifest_key(a.step) } else { String::new() },
+        manifest: if a.start == Start::Checkpoint { manifest_key(a.step) } else { String::new() },
+        peers_since: if let Start::Peers { since } = a.start { since } else { 0 },
     }
 }
 
@@ -76,6 +83,13 @@ pub(crate) fn event(session: Session, kind: Kind) -> Option<Event> {
             let part = if p.error.is_empty() { Ok(p.tensors.into_iter().map(tensor).collect()) } else { Err(p.error) };
             Event::PartUploaded { session, generation: p.generation, step: p.step, part }
         }
+        Kind::Draining(d) => Event::WorkerDraining { session, reason: d.reason },
+        Kind::Prepared(p) => Event::WorkerPrepared { session, job: p.job },
+        Kind::Recovered(r) => Event::StepsRecovered {
+            session,
+            generation: r.generation,
+            reports: r.reports.into_iter().map(|r| (r.step, report(r))).collect(),
+        },
         Kind::GenerationFailed(f) => Event::GenerationFailed { session, generation: f.generation, reason: f.reason },
         Kind::JobFailed(f) => Event::JobFailed { session, generation: f.generation, step: f.step, reason: f.reason },
         Kind::Hello(_) | Kind::LogLine(_) | Kind::Notice(_) | Kind::Goodbye(_) => return None,

@@ -107,6 +107,7 @@ impl Images {
 
     pub(crate) fn batch(&self) -> HostBatch<'_> {
         HostBatch {
+            words: &[],
             images: self.images,
             size: self.size,
             raw: &self.raw,

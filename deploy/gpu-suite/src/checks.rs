@@ -194,9 +194,9 @@ fn parity(row: &Row, arguments: &PartArguments) -> Result<Finding> {
     }
     let [(got, got_state), (cpu, cpu_state)] = &outcomes[..] else { bail!("two devices were compared") };
     let (distance, name) = furthest(got_state, cpu_state)?;
-    let loss = relative(got.loss_per_lane[0], cpu.loss_per_lane[0]);
+    let loss = relative(got.lanes[0].loss, cpu.lanes[0].loss);
     let gradient = relative(got.gradient_norm, cpu.gradient_norm);
-    let masks = got.mask_digests == cpu.mask_digests;
+    let masks = got.lanes[0].mask_digest == cpu.lanes[0].mask_digest;
     Ok(Finding {
         passed: masks && loss <= LOSS && gradient <= LOSS && distance <= STATE,
         figures: format!(
@@ -221,7 +221,7 @@ fn group(row: &Row, arguments: &PartArguments) -> Result<Finding> {
     }
     let mut alone = engine(row, place, (0..u32::try_from(row.world)?).collect())?;
     let whole = train(&mut alone, &row.scale, 0, row.world, STEPS)?;
-    let loss = relative(shared.loss_per_lane[0], whole.loss_per_lane[0]);
+    let loss = relative(shared.lanes[0].loss, whole.lanes[0].loss);
     let gradient = relative(shared.gradient_norm, whole.gradient_norm);
     let (distance, name) = furthest(&state(&member)?, &state(&alone)?)?;
     Ok(Finding {

@@ -36,7 +36,12 @@ impl Coordinator {
     /// Starts a coordinator on a free port, with its state under `state` (any object-store URL), and waits until it
     /// listens. `name` names its log and address file in `folder`.
     pub async fn start(folder: &Path, name: &str, state: &str, more: &[&str]) -> Result<Self> {
-        let mut process = Self::launch(folder, name, state, more)?;
+        Self::start_at("127.0.0.1:0", folder, name, state, more).await
+    }
+
+    /// [`Coordinator::start`] at a given address.
+    pub async fn start_at(listen: &str, folder: &Path, name: &str, state: &str, more: &[&str]) -> Result<Self> {
+        let mut process = Self::launch_at(listen, folder, name, state, more)?;
         let file = address_file(folder, name);
         let listening = std::cell::RefCell::new(&mut process);
         let address = wait_until(&format!("{name} listens"), START, || async {
@@ -53,10 +58,14 @@ impl Coordinator {
 
     /// Starts a coordinator without waiting: for tests of coordinators that refuse to start.
     pub fn launch(folder: &Path, name: &str, state: &str, more: &[&str]) -> Result<Process> {
+        Self::launch_at("127.0.0.1:0", folder, name, state, more)
+    }
+
+    fn launch_at(listen: &str, folder: &Path, name: &str, state: &str, more: &[&str]) -> Result<Process> {
         let file = address_file(folder, name);
         let _ = fs::remove_file(&file);
         let file = file.to_string_lossy().into_owned();
-        let mut arguments = vec!["--listen", "127.0.0.1:0", "--address-file", &file, "--state", state];
+        let mut arguments = vec!["--listen", listen, "--address-file", &file, "--state", state];
         arguments.extend(more);
         Process::start("r2o-coordinator", name, folder, arguments, &[])
     }
@@ -129,6 +138,7 @@ pub struct Fleet {
     pub coordinator: Coordinator,
     folder: TempDir,
     options: WorkerOptions,
+    restarts: u32,
 }
 
 impl Fleet {
@@ -138,11 +148,22 @@ impl Fleet {
         let state = folder.path().join("state");
         fs::create_dir_all(&state)?;
         let coordinator = Coordinator::start(folder.path(), "coordinator", &file_url(&state), &[]).await?;
-        let mut fleet = Self { workers: Vec::new(), coordinator, folder, options };
+        let mut fleet = Self { workers: Vec::new(), coordinator, folder, options, restarts: 0 };
         for index in 0..workers {
             fleet.add_worker(&format!("worker-{index}"))?;
         }
         Ok(fleet)
+    }
+
+    /// Starts the coordinator again, at its old address and on its old state, once its process has ended.
+    pub async fn restart_coordinator(&mut self) -> Result<()> {
+        let url = self.coordinator.url.clone();
+        let listen = url.trim_start_matches("http://");
+        let state = file_url(&self.state());
+        self.restarts += 1;
+        let name = format!("coordinator-{}", self.restarts);
+        self.coordinator = Coordinator::start_at(listen, self.folder.path(), &name, &state, &[]).await?;
+        Ok(())
     }
 
     /// The temporary folder, with `state/` and the logs.

@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use r2o_proto::v1::worker_message::Kind;
-use r2o_proto::v1::{Goodbye, Hello, LogLine, Ready};
-use r2o_telemetry::{LogFormat, LogOptions};
+use r2o_proto::v1::{Draining, Goodbye, Hello, LogLine, Prepared, Ready};
+use r2o_telemetry::{LogFormat, LogOptions, TaskKind};
 use r2o_worker_core::{Command, Core, Event, ExitReason};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -20,6 +21,7 @@ use crate::{logs, wire};
 
 const EXIT_REFUSED: u8 = 3;
 const EXIT_FORCED: u8 = 4;
+const EXIT_STUCK: i32 = 5;
 
 /// Runs a worker until it is drained or refused.
 pub(crate) fn run(options: RunOptions) -> ExitCode {
@@ -57,6 +59,8 @@ struct Agent {
     trainer: Trainer,
     /// Whose lines the log shows: the job of the newest assignment.
     job: String,
+    abort_deadline: Duration,
+    drain_deadline: Duration,
 }
 
 async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Result<ExitReason> {
@@ -69,6 +73,7 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         device: device.to_string(),
         address: options.advertise.clone(),
         threads: u32::try_from(threads).unwrap_or(u32::MAX),
+        held: None,
     };
     let channel = session::channel(&options.coordinator)?;
     let (events, mut event_queue) = mpsc::unbounded_channel();
@@ -77,7 +82,7 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         device,
         threads,
         loader_threads: options.loader_threads.unwrap_or(threads),
-        collective_timeout: std::time::Duration::from_secs(options.collective_timeout),
+        collective_timeout: Duration::from_secs(options.collective_timeout),
         audit: options.audit,
         advertise: options.advertise,
         channel: channel.clone(),
@@ -92,6 +97,8 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         outboxes,
         outbox: None,
         job: String::new(),
+        abort_deadline: Duration::from_secs(options.abort_deadline),
+        drain_deadline: Duration::from_secs(options.drain_deadline),
     };
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -102,8 +109,8 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         let event = tokio::select! {
             biased;
             Some(outbox) = outbox_queue.recv() => { agent.outbox = Some(outbox); continue; }
-            _ = terminate.recv() => Event::Drain,
-            _ = interrupt.recv() => Event::Drain,
+            _ = terminate.recv() => Event::Drain { reason: "SIGTERM".to_owned() },
+            _ = interrupt.recv() => Event::Drain { reason: "SIGINT".to_owned() },
             Some(event) = event_queue.recv() => event,
             Some(line) = lines.recv(), if agent.outbox.is_some() => {
                 let job = agent.job.clone();
@@ -111,6 +118,9 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
                 continue;
             }
         };
+        if let Event::Drain { reason } = &event {
+            agent.leave_in_time(reason);
+        }
         for command in agent.core.handle(event) {
             if let Some(reason) = agent.carry_out(command) {
                 return Ok(reason);
@@ -122,6 +132,7 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
 impl Agent {
     fn connect(&mut self) {
         self.outbox = None;
+        self.hello.held = self.core.held().map(wire::held);
         session::open(self.channel.clone(), self.hello.clone(), self.events.clone(), self.outboxes.clone());
     }
 
@@ -157,7 +168,14 @@ impl Agent {
                     outbox.send(wire::failure(job, generation, step, failure));
                 }
             }
-            Command::Abort { generation } => self.trainer.abort(generation),
+            Command::Abort { generation } => {
+                self.trainer.abort(generation);
+                self.watch_abort(generation);
+            }
+            Command::Prepare { job, spec } => self.trainer.submit(Task::Prepare { job, spec }),
+            Command::SendPrepared { job } => self.send(Kind::Prepared(Prepared { job })),
+            Command::SendDraining { reason } => self.send(Kind::Draining(Draining { reason })),
+            Command::Park { generation } => self.trainer.submit(Task::Park { generation }),
             Command::Discard { generation } => self.trainer.submit(Task::Discard { generation }),
             Command::Reconnect => self.connect(),
             Command::Exit(reason) => {
@@ -166,6 +184,33 @@ impl Agent {
             }
         }
         None
+    }
+}
+
+impl Agent {
+    /// Asks a second time, and so leaves at once, when handing over takes longer than whoever asked will wait.
+    fn leave_in_time(&self, reason: &str) {
+        tracing::info!("{reason}: finishes what is granted, hands over and leaves");
+        let (events, deadline) = (self.events.clone(), self.drain_deadline);
+        let _runs_on = r2o_telemetry::spawn("drain deadline", TaskKind::Work, async move {
+            tokio::time::sleep(deadline).await;
+            let _gone = events.send(Event::Drain { reason: "the drain deadline has passed".to_owned() });
+        });
+    }
+
+    /// The backstop: a computing thread that abort does not wake holds its memory and its device, and only the end of the
+    /// process frees them. Whatever supervises it starts it again.
+    fn watch_abort(&self, generation: u64) {
+        let Some(task) = self.trainer.at_work() else { return };
+        let (trainer, deadline) = (self.trainer.clone(), self.abort_deadline);
+        let _runs_on = r2o_telemetry::spawn("abort deadline", TaskKind::Work, async move {
+            tokio::time::sleep(deadline).await;
+            if trainer.at_work() == Some(task) {
+                let seconds = deadline.as_secs();
+                eprintln!("r2o-worker: generation {generation} was not left {seconds} s after its abort: exits");
+                std::process::exit(EXIT_STUCK);
+            }
+        });
     }
 }
 

@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "r2o-worker", version, about = "Trains Region-to-Object jobs for an R2O coordinator")]
 #[command(after_help = "Exit codes: 0 drained or finished, 1 failure, 2 usage, 3 refused by the coordinator, \
-                        4 asked twice to leave and left at once.")]
+                        4 asked twice to leave, or not done by the drain deadline, and left at once, \
+                        5 stuck in an aborted generation.")]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -59,6 +60,12 @@ pub(crate) struct RunOptions {
     /// Seconds that a collective may take before it counts as hung.
     #[arg(long, default_value_t = 300)]
     pub(crate) collective_timeout: u64,
+    /// Seconds after SIGTERM within which the worker hands over; then it leaves at once.
+    #[arg(long, default_value_t = 25)]
+    pub(crate) drain_deadline: u64,
+    /// Seconds after which a computing thread that does not leave an ended generation ends the process.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) abort_deadline: u64,
     /// Report a hash of every lane's pixels and masks with each step.
     #[arg(long)]
     pub(crate) audit: bool,

@@ -1,15 +1,17 @@
 //! The thread that computes. It owns engine, process group and loader, and does one task after another; only
 //! [`Trainer::abort`] reaches into it from outside.
 
+mod base;
 mod form;
 mod running;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use base::Base;
 use crossbeam_channel::{Receiver, Sender};
 use r2o_c10d::ProcessGroup;
 use r2o_engine::host::Device;
@@ -66,6 +68,18 @@ pub(crate) enum Task {
         /// Committed steps of the state.
         step: u64,
     },
+    /// Build what a job needs, apart from its state.
+    Prepare {
+        /// The job.
+        job: String,
+        /// The resolved job as JSON.
+        spec: String,
+    },
+    /// End a generation and keep its state.
+    Park {
+        /// Which.
+        generation: u64,
+    },
     /// Forget a generation.
     Discard {
         /// Which.
@@ -74,12 +88,12 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    fn generation(&self) -> u64 {
+    /// The generation whose end makes the task void.
+    fn generation(&self) -> Option<u64> {
         match self {
-            Self::Form { assignment, .. } => assignment.generation,
-            Self::Compute { generation, .. } | Self::CopyOut { generation, .. } | Self::Discard { generation } => {
-                *generation
-            }
+            Self::Form { assignment, .. } => Some(assignment.generation),
+            Self::Compute { generation, .. } | Self::CopyOut { generation, .. } => Some(*generation),
+            Self::Park { .. } | Self::Discard { .. } | Self::Prepare { .. } => None,
         }
     }
 }
@@ -88,6 +102,9 @@ impl Task {
 #[derive(Default)]
 struct Fence {
     aborted: AtomicU64,
+    /// Tasks that were begun, and whether the last one still runs.
+    begun: AtomicU64,
+    busy: AtomicBool,
     group: Mutex<Option<(u64, ProcessGroup)>>,
 }
 
@@ -111,6 +128,7 @@ impl Fence {
 }
 
 /// Handle of the computing thread.
+#[derive(Clone)]
 pub(crate) struct Trainer {
     tasks: Sender<Task>,
     fence: Arc<Fence>,
@@ -124,7 +142,7 @@ impl Trainer {
     pub(crate) fn start(settings: Settings, events: UnboundedSender<Event>) -> Result<Self> {
         let (tasks, queue) = crossbeam_channel::unbounded();
         let fence = Arc::new(Fence::default());
-        let body = Body { settings, fence: Arc::clone(&fence), events, running: None };
+        let body = Body { settings, fence: Arc::clone(&fence), events, running: None, parked: None };
         let _runs_as_long_as_the_process =
             r2o_telemetry::spawn_thread("trainer", TaskKind::Service, move || body.serve(&queue))
                 .context("cannot start the computing thread")?;
@@ -145,6 +163,12 @@ impl Trainer {
         {
             group.abort();
         }
+    }
+
+    /// The task at work, if it is of a generation up to this one. The same answer some time after [`Trainer::abort`] means
+    /// that it cannot be woken.
+    pub(crate) fn at_work(&self) -> Option<u64> {
+        self.fence.busy.load(Ordering::Acquire).then(|| self.fence.begun.load(Ordering::Acquire))
     }
 }
 
@@ -168,60 +192,117 @@ struct Body {
     fence: Arc<Fence>,
     events: UnboundedSender<Event>,
     running: Option<Running>,
+    /// The job of a generation that has ended, or of one that may come.
+    parked: Option<Box<Base>>,
 }
 
 impl Body {
     fn serve(mut self, queue: &Receiver<Task>) {
         for task in queue {
             let generation = task.generation();
-            if matches!(task, Task::Discard { .. }) {
-                self.discard(generation);
+            if generation.is_some_and(|generation| self.fence.is_aborted(generation)) {
                 continue;
             }
-            if self.fence.is_aborted(generation) {
-                continue;
+            self.fence.begun.fetch_add(1, Ordering::AcqRel);
+            self.fence.busy.store(true, Ordering::Release);
+            let event = self.guarded(task);
+            self.fence.busy.store(false, Ordering::Release);
+            if let Some(event) = event {
+                let _agent_is_gone = self.events.send(event);
             }
-            let step = self.running.as_ref().map_or(0, Running::step);
-            // A panic here would leave the coordinator waiting for a report that never comes.
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.perform(task)));
-            let event = match outcome {
-                Ok(Ok(event)) => event,
-                Ok(Err(failure)) => Event::WorkFailed { generation, step, failure },
-                Err(panic) => {
-                    let reason = panic
-                        .downcast_ref::<String>()
-                        .cloned()
-                        .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-                        .unwrap_or_else(|| "of unknown kind".to_owned());
-                    let failure = Failure::Job(format!("the computing thread panicked: {reason}"));
-                    Event::WorkFailed { generation, step, failure }
-                }
-            };
-            let _agent_is_gone = self.events.send(event);
         }
     }
 
-    fn perform(&mut self, task: Task) -> Result<Event, Failure> {
+    /// A panic would leave the coordinator waiting for a report that never comes.
+    fn guarded(&mut self, task: Task) -> Option<Event> {
+        let generation = task.generation();
+        let step = self.running.as_ref().map_or(0, Running::step);
+        let failure = match catch_unwind(AssertUnwindSafe(|| self.perform(task))) {
+            Ok(Ok(event)) => return event,
+            Ok(Err(failure)) => failure,
+            Err(panic) => {
+                let reason = panic
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+                    .unwrap_or_else(|| "of unknown kind".to_owned());
+                // Nobody knows what state it left.
+                (self.running, self.parked) = (None, None);
+                Failure::Job(format!("the computing thread panicked: {reason}"))
+            }
+        };
+        generation.map(|generation| Event::WorkFailed { generation, step, failure })
+    }
+
+    fn perform(&mut self, task: Task) -> Result<Option<Event>, Failure> {
         match task {
             Task::Form { assignment, outbox } => {
-                self.running = None;
-                let generation = assignment.generation;
-                let running = form::form(&self.settings, &self.fence, assignment, outbox)?;
-                let step = running.step();
-                self.running = Some(running);
-                Ok(Event::Formed { generation, step })
+                self.park();
+                let mut base = self.base(&assignment.job, &assignment.spec).map_err(job_failure)?;
+                let formed = form::form(&self.settings, &self.fence, &mut base, &assignment, &outbox);
+                let loader = match formed {
+                    Ok(loader) => loader,
+                    Err(failure) => {
+                        self.parked = Some(base);
+                        return Err(failure);
+                    }
+                };
+                let (generation, step) = (assignment.generation, base.step);
+                self.running = Some(Running::new(&self.settings, assignment, base, loader, outbox));
+                Ok(Some(Event::Formed { generation, step }))
             }
             Task::Compute { generation, ticket } => {
                 self.current(generation)?.compute(ticket)?;
-                Ok(Event::WorkDone { generation })
+                Ok(Some(Event::WorkDone { generation }))
             }
             Task::CopyOut { generation, step } => {
                 self.current(generation)?.copy_out(step)?;
-                Ok(Event::WorkDone { generation })
+                Ok(Some(Event::WorkDone { generation }))
+            }
+            Task::Prepare { job, spec } => {
+                match self.base(&job, &spec) {
+                    Ok(base) => self.parked = Some(base),
+                    Err(error) => {
+                        tracing::warn!(job, "cannot prepare for the job: {error:#}");
+                        return Ok(None);
+                    }
+                }
+                Ok(Some(Event::Prepared { job }))
+            }
+            Task::Park { generation } => {
+                if self.running.as_ref().is_some_and(|r| r.generation() <= generation) {
+                    self.park();
+                }
+                Ok(None)
             }
             Task::Discard { generation } => {
-                self.discard(generation);
-                Ok(Event::WorkDone { generation })
+                if self.running.as_ref().is_some_and(|r| r.generation() <= generation) {
+                    self.park();
+                }
+                self.parked.take_if(|base| base.since.is_none_or(|since| since <= generation));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Ends the generation, and keeps its state.
+    fn park(&mut self) {
+        if let Some(running) = self.running.take() {
+            let mut base = running.into_base();
+            base.engine.take_lanes(Vec::new());
+            self.parked = Some(base);
+            self.fence.withdraw();
+        }
+    }
+
+    /// What is here of a job, or what it takes to begin.
+    fn base(&mut self, job: &str, spec: &str) -> Result<Box<Base>> {
+        match self.parked.take() {
+            Some(base) if base.serves(job, spec) => Ok(base),
+            // The old one goes first: two engines may not fit into memory.
+            old => {
+                drop(old);
+                Ok(Box::new(Base::build(&self.settings, job, spec)?))
             }
         }
     }
@@ -231,13 +312,6 @@ impl Body {
             .as_mut()
             .filter(|r| r.generation() == generation)
             .ok_or_else(|| Failure::Collective(format!("generation {generation} is not formed on this worker")))
-    }
-
-    fn discard(&mut self, generation: u64) {
-        if self.running.as_ref().is_some_and(|r| r.generation() <= generation) {
-            self.running = None;
-            self.fence.withdraw();
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{self as wire, WorkerMessage, coordinator_message};
-use r2o_worker_core::{Assignment, Event, Failure, Member, Ticket};
+use r2o_worker_core::{Assignment, Event, Failure, Held, Member, Start, Ticket};
 
 /// Wraps one kind of message for the stream.
 pub(crate) fn message(kind: Kind) -> WorkerMessage {
@@ -17,7 +17,8 @@ pub(crate) fn event(message: wire::CoordinatorMessage) -> Option<Event> {
         From::Assignment(a) => Event::Assigned(assignment(a)),
         From::Ticket(t) => Event::Granted { generation: t.generation, ticket: ticket(&t) },
         From::TakeCheckpoint(c) => Event::CheckpointAsked { generation: c.generation, step: c.step },
-        From::Release(r) => Event::Released { generation: r.generation },
+        From::Release(r) => Event::Released { job: r.job, generation: r.generation, keep: r.keep },
+        From::Prepare(p) => Event::PrepareAsked { job: p.job, spec: p.spec },
         From::Refused(r) => Event::Refused(r.reason),
     })
 }
@@ -34,12 +35,21 @@ fn assignment(a: wire::Assignment) -> Assignment {
             .map(|m| Member { worker: m.worker, address: m.address, lanes: m.lanes })
             .collect(),
         step: a.step,
-        manifest: Some(a.manifest).filter(|key| !key.is_empty()),
+        start: match a.peers_since {
+            0 if a.manifest.is_empty() => Start::Seed,
+            0 => Start::Checkpoint { manifest: a.manifest },
+            since => Start::Peers { since },
+        },
     }
 }
 
 fn ticket(t: &wire::Ticket) -> Ticket {
     Ticket { step: t.step, epoch: t.epoch, k: t.k, tau: t.tau, learning_rate: t.learning_rate }
+}
+
+/// What a hello says of the state that this worker keeps.
+pub(crate) fn held(held: &Held) -> wire::Held {
+    wire::Held { job: held.job.clone(), generation: held.generation, step: held.step }
 }
 
 /// The message that reports a failure.

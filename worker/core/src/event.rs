@@ -15,8 +15,36 @@ pub struct Assignment {
     pub members: Vec<Member>,
     /// Committed steps so far.
     pub step: u64,
-    /// Key of the checkpoint to load; `None` starts from the seed.
-    pub manifest: Option<String>,
+    /// Where the state comes from.
+    pub start: Start,
+}
+
+/// Where the members of a generation have their state from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// From the job's seed.
+    Seed,
+    /// From a checkpoint.
+    Checkpoint {
+        /// Key of its manifest.
+        manifest: String,
+    },
+    /// From the member with the most steps.
+    Peers {
+        /// A state counts if its worker was ready with it in this generation or a later one.
+        since: u64,
+    },
+}
+
+/// The state that a worker keeps when its generation ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The job.
+    pub job: String,
+    /// The last generation in which it was ready.
+    pub generation: u64,
+    /// Committed steps of the state.
+    pub step: u64,
 }
 
 /// One worker of a generation.
@@ -79,10 +107,26 @@ pub enum Event {
         /// Committed steps that the checkpoint holds.
         step: u64,
     },
-    /// This worker is not part of `generation` any more.
+    /// This worker is not part of a job's `generation` any more.
     Released {
+        /// The job.
+        job: String,
         /// The generation that ends.
         generation: u64,
+        /// Whether the job goes on, so that its state is worth keeping.
+        keep: bool,
+    },
+    /// The coordinator may soon place this worker in a job.
+    PrepareAsked {
+        /// The job.
+        job: String,
+        /// The resolved job as JSON.
+        spec: String,
+    },
+    /// What `Prepare` asked for is there.
+    Prepared {
+        /// The job.
+        job: String,
     },
     /// The process group stands and the state after `step` steps is loaded.
     Formed {
@@ -105,8 +149,11 @@ pub enum Event {
         /// What went wrong.
         failure: Failure,
     },
-    /// SIGTERM or a preemption notice: finish the work in flight and leave. A second one leaves at once.
-    Drain,
+    /// SIGTERM or a preemption notice: finish what is granted, hand over and leave. A second one leaves at once.
+    Drain {
+        /// What asked.
+        reason: String,
+    },
 }
 
 /// What the shell must do.
@@ -153,10 +200,32 @@ pub enum Command {
         /// Generation to abort.
         generation: u64,
     },
-    /// Drop engine, group and loader of this generation.
+    /// Drop group and loader of this generation, but keep the engine with its state.
+    Park {
+        /// Generation that ended.
+        generation: u64,
+    },
+    /// Drop everything of this generation and of earlier ones.
     Discard {
         /// Generation to drop.
         generation: u64,
+    },
+    /// Build what a job needs, apart from its state; answer with `Prepared`.
+    Prepare {
+        /// The job.
+        job: String,
+        /// The resolved job as JSON.
+        spec: String,
+    },
+    /// Tell the coordinator that this worker could join a job at once.
+    SendPrepared {
+        /// The job.
+        job: String,
+    },
+    /// Tell the coordinator that this worker was asked to leave.
+    SendDraining {
+        /// What asked.
+        reason: String,
     },
     /// Open the session stream again.
     Reconnect,
@@ -167,7 +236,7 @@ pub enum Command {
 /// Why the process ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExitReason {
-    /// Drained: the work in flight was finished.
+    /// Drained: what was granted is finished and handed over.
     Drained,
     /// A second request to leave: at once.
     Forced,

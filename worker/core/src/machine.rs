@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use crate::event::{Assignment, Command, Event, ExitReason, Failure, Ticket};
+use crate::event::{Assignment, Command, Event, ExitReason, Failure, Held, Ticket};
 
 /// Where the worker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// No session stream.
+    /// No session stream; what was granted before it broke is still computed.
     Disconnected,
     /// Connected, without an assignment.
     Idle,
@@ -33,6 +33,8 @@ struct Membership {
     busy: bool,
     formed: bool,
     failed: bool,
+    /// The stream on which it was assigned is gone: the coordinator does not know of it any more.
+    orphan: bool,
     /// Committed steps of the state in the engine.
     step: u64,
 }
@@ -44,6 +46,7 @@ pub struct Core {
     draining: bool,
     exited: bool,
     membership: Option<Membership>,
+    held: Option<Held>,
 }
 
 impl Core {
@@ -65,6 +68,12 @@ impl Core {
         }
     }
 
+    /// The state that this worker keeps, for its next hello.
+    #[must_use]
+    pub fn held(&self) -> Option<&Held> {
+        self.held.as_ref()
+    }
+
     /// Takes one event and says what to do, in order.
     pub fn handle(&mut self, event: Event) -> Vec<Command> {
         if self.exited {
@@ -72,21 +81,23 @@ impl Core {
         }
         let mut commands = Vec::new();
         match event {
-            Event::Connected => self.connected = true,
+            Event::Connected => self.on_connected(&mut commands),
             Event::Disconnected => self.on_disconnected(&mut commands),
             Event::Refused(reason) => self.exit(ExitReason::Refused(reason), &mut commands),
             Event::Assigned(assignment) => self.on_assigned(assignment, &mut commands),
             Event::Granted { generation, ticket } => self.enqueue(generation, Work::Step(ticket)),
             Event::CheckpointAsked { generation, step } => self.enqueue(generation, Work::Checkpoint(step)),
-            Event::Released { generation } => {
-                if self.current(generation).is_some() {
-                    self.leave(&mut commands);
+            Event::Released { job, generation, keep } => self.on_released(&job, generation, keep, &mut commands),
+            Event::PrepareAsked { job, spec } => self.on_prepare_asked(job, spec, &mut commands),
+            Event::Prepared { job } => {
+                if self.connected && self.membership.is_none() && !self.draining {
+                    commands.push(Command::SendPrepared { job });
                 }
             }
             Event::Formed { generation, step } => self.on_formed(generation, step, &mut commands),
             Event::WorkDone { generation } => self.on_done(generation),
             Event::WorkFailed { generation, step, failure } => self.on_failed(generation, step, failure, &mut commands),
-            Event::Drain => self.on_drain(&mut commands),
+            Event::Drain { reason } => self.on_drain(reason, &mut commands),
         }
         self.advance(&mut commands);
         commands
@@ -98,8 +109,8 @@ impl Core {
     /// Names the invariant that does not hold.
     pub fn check_invariants(&self) -> Result<(), &'static str> {
         if let Some(m) = &self.membership {
-            if !self.connected {
-                return Err("a disconnected worker keeps no generation");
+            if !self.connected && !m.orphan {
+                return Err("a generation without a stream is an orphan");
             }
             if m.failed && m.busy {
                 return Err("a failed generation computes nothing");
@@ -121,13 +132,40 @@ impl Core {
         }
     }
 
+    fn on_connected(&mut self, commands: &mut Vec<Command>) {
+        self.connected = true;
+        if self.membership.as_ref().is_some_and(|m| m.orphan && (m.failed || !m.formed)) {
+            self.leave(true, commands);
+        }
+    }
+
+    /// Only a worker that is free in the coordinator's eyes is asked.
+    fn on_prepare_asked(&mut self, job: String, spec: String, commands: &mut Vec<Command>) {
+        if self.membership.as_ref().is_some_and(|m| m.orphan) {
+            self.leave(true, commands);
+        }
+        if self.membership.is_none() && !self.draining {
+            commands.push(Command::Prepare { job, spec });
+        }
+    }
+
     fn on_disconnected(&mut self, commands: &mut Vec<Command>) {
         self.connected = false;
-        self.leave(commands);
-        if self.draining {
-            self.exit(ExitReason::Drained, commands);
-        } else {
+        // What is granted is computed all the same: the coordinator may be back soon, and learns of it then.
+        if let Some(m) = &mut self.membership {
+            m.orphan = true;
+        }
+        if !self.draining {
             commands.push(Command::Reconnect);
+        }
+    }
+
+    fn on_released(&mut self, job: &str, generation: u64, keep: bool, commands: &mut Vec<Command>) {
+        if self.current(generation).is_some() {
+            self.leave(keep, commands);
+        } else if !keep && self.membership.is_none() {
+            self.held.take_if(|held| held.job == job && held.generation <= generation);
+            commands.push(Command::Discard { generation });
         }
     }
 
@@ -136,9 +174,13 @@ impl Core {
         {
             return;
         }
-        self.leave(commands);
+        let same = self.membership.as_ref().is_none_or(|m| m.assignment.job == assignment.job);
+        self.leave(same, commands);
         if self.draining {
             return;
+        }
+        if self.held.as_ref().is_some_and(|held| held.job != assignment.job) {
+            self.held = None;
         }
         commands.push(Command::Form(assignment.clone()));
         self.membership = Some(Membership {
@@ -148,6 +190,7 @@ impl Core {
             busy: true,
             formed: false,
             failed: false,
+            orphan: false,
         });
     }
 
@@ -156,7 +199,9 @@ impl Core {
             m.formed = true;
             m.busy = false;
             m.step = step;
-            commands.push(Command::SendReady { job: m.assignment.job.clone(), generation, step });
+            let job = m.assignment.job.clone();
+            self.held = Some(Held { job: job.clone(), generation, step });
+            commands.push(Command::SendReady { job, generation, step });
         }
     }
 
@@ -165,6 +210,9 @@ impl Core {
             m.busy = false;
             if let Some(Work::Step(ticket)) = m.queue.pop_front() {
                 m.step = ticket.step + 1;
+                if let Some(held) = &mut self.held {
+                    held.step = ticket.step + 1;
+                }
             }
         }
     }
@@ -175,27 +223,37 @@ impl Core {
             m.busy = false;
             m.queue.clear();
             let job = m.assignment.job.clone();
+            let orphan = m.orphan;
             // Peers may hang in the same collective: closing our side of it wakes them too.
             commands.push(Command::Abort { generation });
-            commands.push(Command::SendFailure { job, generation, step, failure });
+            if !orphan {
+                commands.push(Command::SendFailure { job, generation, step, failure });
+            }
         }
     }
 
-    fn on_drain(&mut self, commands: &mut Vec<Command>) {
+    fn on_drain(&mut self, reason: String, commands: &mut Vec<Command>) {
         if self.draining {
             self.exit(ExitReason::Forced, commands);
+            return;
         }
         self.draining = true;
+        if self.connected && self.membership.is_some() {
+            commands.push(Command::SendDraining { reason });
+        }
     }
 
     /// Leaves the current generation, whatever it is doing.
-    fn leave(&mut self, commands: &mut Vec<Command>) {
+    fn leave(&mut self, keep: bool, commands: &mut Vec<Command>) {
         if let Some(m) = self.membership.take() {
             let generation = m.assignment.generation;
             if m.busy {
                 commands.push(Command::Abort { generation });
             }
-            commands.push(Command::Discard { generation });
+            commands.push(if keep { Command::Park { generation } } else { Command::Discard { generation } });
+            if !keep {
+                self.held = None;
+            }
         }
     }
 
@@ -209,8 +267,10 @@ impl Core {
         if self.exited {
             return;
         }
-        if self.draining && !self.membership.as_ref().is_some_and(|m| m.busy && m.formed) {
-            self.leave(commands);
+        // The coordinator releases those that drain. Without it nobody does: the work in flight is finished then.
+        let waits = |m: &Membership| !m.orphan || (m.busy && m.formed);
+        if self.draining && !self.membership.as_ref().is_some_and(waits) {
+            self.leave(true, commands);
             self.exit(ExitReason::Drained, commands);
             return;
         }

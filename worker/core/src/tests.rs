@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::{Assignment, Command, Core, Event, ExitReason, Failure, Member, Phase, Ticket};
+use crate::{Assignment, Command, Core, Event, ExitReason, Failure, Held, Member, Phase, Start, Ticket};
 
 fn assignment(generation: u64) -> Assignment {
     let member = |name: &str, lanes: &[u32]| Member {
@@ -17,12 +17,20 @@ fn assignment(generation: u64) -> Assignment {
         rank: 0,
         members: vec![member("a", &[0, 1]), member("b", &[2])],
         step: 0,
-        manifest: None,
+        start: Start::Seed,
     }
 }
 
 fn ticket(step: u64) -> Ticket {
     Ticket { step, epoch: 0, k: 4, tau: 0.99, learning_rate: 0.1 }
+}
+
+fn released(generation: u64, keep: bool) -> Event {
+    Event::Released { job: "demo".to_owned(), generation, keep }
+}
+
+fn drain() -> Event {
+    Event::Drain { reason: "SIGTERM".to_owned() }
 }
 
 fn trained() -> Core {
@@ -57,7 +65,7 @@ fn forms_then_computes_in_order() {
 fn another_generation_changes_nothing() {
     let mut core = trained();
     assert!(core.handle(Event::Granted { generation: 9, ticket: ticket(0) }).is_empty());
-    assert!(core.handle(Event::Released { generation: 0 }).is_empty());
+    assert!(core.handle(released(0, true)).is_empty());
     assert!(core.handle(Event::Assigned(assignment(1))).is_empty(), "the same generation is not formed twice");
     assert_eq!(core.phase(), Phase::Training);
 }
@@ -68,7 +76,7 @@ fn a_newer_generation_aborts_the_step_in_flight() {
     core.handle(Event::Granted { generation: 1, ticket: ticket(0) });
     assert_eq!(
         core.handle(Event::Assigned(assignment(2))),
-        [Command::Abort { generation: 1 }, Command::Discard { generation: 1 }, Command::Form(assignment(2)),]
+        [Command::Abort { generation: 1 }, Command::Park { generation: 1 }, Command::Form(assignment(2)),]
     );
     assert!(core.handle(Event::WorkDone { generation: 1 }).is_empty(), "the aborted step leaves no trace");
 }
@@ -85,24 +93,72 @@ fn a_skipped_step_is_refused() {
 }
 
 #[test]
-fn drain_finishes_the_step_and_a_second_one_leaves_at_once() {
+fn drain_goes_on_until_it_is_released_and_a_second_one_leaves_at_once() {
     let mut core = trained();
     core.handle(Event::Granted { generation: 1, ticket: ticket(0) });
-    assert!(core.handle(Event::Drain).is_empty());
-    let commands = core.handle(Event::WorkDone { generation: 1 });
-    assert_eq!(commands, [Command::Discard { generation: 1 }, Command::Exit(ExitReason::Drained)]);
+    assert_eq!(core.handle(drain()), [Command::SendDraining { reason: "SIGTERM".to_owned() }]);
+    assert!(core.handle(Event::WorkDone { generation: 1 }).is_empty(), "the coordinator hands over");
+    let commands = core.handle(released(1, true));
+    assert_eq!(commands, [Command::Park { generation: 1 }, Command::Exit(ExitReason::Drained)]);
 
     let mut core = trained();
     core.handle(Event::Granted { generation: 1, ticket: ticket(0) });
-    core.handle(Event::Drain);
-    assert_eq!(core.handle(Event::Drain), [Command::Exit(ExitReason::Forced)]);
+    core.handle(drain());
+    assert_eq!(core.handle(drain()), [Command::Exit(ExitReason::Forced)]);
+
+    let mut core = Core::new();
+    core.handle(Event::Connected);
+    assert_eq!(core.handle(drain()), [Command::Exit(ExitReason::Drained)], "nothing to hand over");
 }
 
 #[test]
-fn a_broken_stream_drops_the_generation_and_reconnects() {
+fn drain_without_a_coordinator_finishes_the_step_in_flight() {
     let mut core = trained();
-    assert_eq!(core.handle(Event::Disconnected), [Command::Discard { generation: 1 }, Command::Reconnect]);
-    assert_eq!(core.phase(), Phase::Disconnected);
+    core.handle(Event::Granted { generation: 1, ticket: ticket(0) });
+    core.handle(drain());
+    assert!(core.handle(Event::Disconnected).is_empty());
+    let commands = core.handle(Event::WorkDone { generation: 1 });
+    assert_eq!(commands, [Command::Park { generation: 1 }, Command::Exit(ExitReason::Drained)]);
+}
+
+#[test]
+fn a_broken_stream_ends_nothing_that_was_granted() {
+    let mut core = trained();
+    core.handle(Event::Granted { generation: 1, ticket: ticket(0) });
+    core.handle(Event::Granted { generation: 1, ticket: ticket(1) });
+    assert_eq!(core.handle(Event::Disconnected), [Command::Reconnect]);
+    let next = Command::Compute { generation: 1, ticket: ticket(1) };
+    assert_eq!(core.handle(Event::WorkDone { generation: 1 }), [next]);
+    assert!(core.handle(Event::WorkDone { generation: 1 }).is_empty());
+    assert_eq!(core.held(), Some(&Held { job: "demo".to_owned(), generation: 1, step: 2 }));
+    assert!(core.handle(Event::Connected).is_empty());
+    let next = Assignment { start: Start::Peers { since: 1 }, ..assignment(2) };
+    let commands = core.handle(Event::Assigned(next.clone()));
+    assert_eq!(commands, [Command::Park { generation: 1 }, Command::Form(next)]);
+}
+
+#[test]
+fn what_a_failed_generation_leaves_is_kept_until_the_job_ends() {
+    let mut core = trained();
+    core.handle(Event::Granted { generation: 1, ticket: ticket(0) });
+    let failure = Failure::Collective("reset".to_owned());
+    core.handle(Event::WorkFailed { generation: 1, step: 0, failure });
+    assert_eq!(core.handle(released(1, true)), [Command::Park { generation: 1 }]);
+    assert_eq!(core.held().map(|held| held.step), Some(0));
+    assert_eq!(core.handle(released(1, false)), [Command::Discard { generation: 1 }]);
+    assert_eq!(core.held(), None);
+}
+
+#[test]
+fn a_free_worker_prepares_and_one_at_work_does_not() {
+    let asked = || Event::PrepareAsked { job: "demo".to_owned(), spec: "{}".to_owned() };
+    let mut core = Core::new();
+    core.handle(Event::Connected);
+    let prepare = Command::Prepare { job: "demo".to_owned(), spec: "{}".to_owned() };
+    assert_eq!(core.handle(asked()), [prepare]);
+    let said = core.handle(Event::Prepared { job: "demo".to_owned() });
+    assert_eq!(said, [Command::SendPrepared { job: "demo".to_owned() }]);
+    assert!(trained().handle(asked()).is_empty());
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -113,7 +169,9 @@ fn event() -> impl Strategy<Value = Event> {
         generation.clone().prop_map(|g| Event::Assigned(assignment(g))),
         (generation.clone(), 0..4_u64).prop_map(|(generation, s)| Event::Granted { generation, ticket: ticket(s) }),
         (generation.clone(), 0..4_u64).prop_map(|(generation, step)| Event::CheckpointAsked { generation, step }),
-        generation.clone().prop_map(|generation| Event::Released { generation }),
+        (generation.clone(), any::<bool>()).prop_map(|(generation, keep)| released(generation, keep)),
+        Just(Event::PrepareAsked { job: "demo".to_owned(), spec: "{}".to_owned() }),
+        Just(Event::Prepared { job: "demo".to_owned() }),
         generation.clone().prop_map(|generation| Event::Formed { generation, step: 0 }),
         generation.clone().prop_map(|generation| Event::WorkDone { generation }),
         generation.prop_map(|generation| Event::WorkFailed {
@@ -121,7 +179,7 @@ fn event() -> impl Strategy<Value = Event> {
             step: 0,
             failure: Failure::Collective("reset".to_owned()),
         }),
-        Just(Event::Drain),
+        Just(drain()),
     ]
 }
 
@@ -142,7 +200,7 @@ proptest! {
                         prop_assert!(in_flight.is_none(), "one piece of work at a time");
                         in_flight = Some(generation);
                     }
-                    Command::Discard { .. } => in_flight = None,
+                    Command::Discard { .. } | Command::Park { .. } => in_flight = None,
                     _ => {}
                 }
             }

@@ -8,6 +8,7 @@ use crate::error::{EngineError, StepError};
 use crate::kmeans::{self, Start};
 use crate::model::Model;
 use crate::norm::NormScope;
+use crate::peers::{LaneOutput, LaneWords};
 use crate::step::{self, Context, Forward, StepBatch, StepTicket, Stopwatch};
 use crate::weights::MemoryFormat;
 
@@ -27,17 +28,13 @@ pub struct EngineOptions {
     pub threads: Option<i32>,
 }
 
-/// What a step reports. Vectors have one entry per local lane.
+/// What a step reports.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepOutput {
-    /// Loss.
-    pub loss_per_lane: Vec<f64>,
-    /// Regions that count, mean per image.
-    pub valid_regions: Vec<f64>,
+    /// All lanes of the group in order; those of this worker when it has no peers.
+    pub lanes: Vec<LaneOutput>,
     /// Euclidean norm of the mean gradient over all lanes.
     pub gradient_norm: f64,
-    /// XXH3 of the mask labels, when the batch asks for it.
-    pub mask_digests: Vec<u64>,
     /// Seconds by phase.
     pub timings: Vec<(&'static str, f64)>,
 }
@@ -57,9 +54,9 @@ pub struct Engine {
     pub(crate) job: JobSpec,
     pub(crate) model: Model,
     pub(crate) device: Device,
-    lanes: Vec<u32>,
-    total_lanes: u32,
-    scope: NormScope,
+    pub(crate) lanes: Vec<u32>,
+    pub(crate) total_lanes: u32,
+    pub(crate) scope: NormScope,
     reducer: Option<Reducer>,
 }
 
@@ -126,14 +123,31 @@ impl Engine {
         Ok(())
     }
 
+    /// Lets go of the peers and takes other lanes, ascending, in the same state.
+    pub fn take_lanes(&mut self, lanes: Vec<u32>) {
+        self.reducer = None;
+        self.lanes = lanes;
+        self.scope = NormScope { layout: layout(&self.job, &self.lanes), group: None };
+    }
+
     /// One optimiser step over the batches of all local lanes.
     ///
     /// # Errors
     /// When the batch does not fit, a value is not finite, or a peer is lost. The state is then that before the step.
     pub fn step(&mut self, batch: &StepBatch, ticket: &StepTicket) -> Result<StepOutput, StepError> {
+        self.step_with(batch, &[], ticket)
+    }
+
+    /// [`Engine::step`] with words for the peers.
+    pub(crate) fn step_with(
+        &mut self,
+        batch: &StepBatch,
+        words: &[LaneWords],
+        ticket: &StepTicket,
+    ) -> Result<StepOutput, StepError> {
         self.check(batch, ticket)?;
         let before = Snapshot::take(&self.model);
-        let result = self.advance(batch, ticket).map(|(output, _)| output);
+        let result = self.advance(batch, words, ticket).map(|(output, _)| output);
         if result.is_err() {
             before.restore(&mut self.model);
         }
@@ -144,6 +158,7 @@ impl Engine {
     pub(crate) fn advance(
         &mut self,
         batch: &StepBatch,
+        words: &[LaneWords],
         ticket: &StepTicket,
     ) -> Result<(StepOutput, Forward), StepError> {
         let mut watch = Stopwatch::default();
@@ -163,17 +178,31 @@ impl Engine {
         };
         let forward = context.forward(batch, ticket, &mut watch)?;
         watch.time("backward", || self.backward(&forward.losses))?;
-        let gradient_norm = watch.time("update", || self.update(&forward.losses, ticket))?;
-        let lanes = |t: &Tensor| Vec::<f64>::try_from(t.to_kind(Kind::Double).to_device(Device::Cpu).detach());
-        let mask_digests = if batch.audit { digests(&forward.masks.map, self.lanes.len())? } else { Vec::new() };
-        let output = StepOutput {
-            loss_per_lane: lanes(&forward.losses)?,
-            valid_regions: lanes(&forward.valid)?,
-            gradient_norm,
-            mask_digests,
-            timings: watch.phases,
-        };
+        let (lanes, gradient_norm) = watch.time("update", || {
+            let local = self.local_lanes(batch, words, &forward)?;
+            self.update(&local, ticket)
+        })?;
+        let output = StepOutput { lanes, gradient_norm, timings: watch.phases };
         Ok((output, forward))
+    }
+
+    fn local_lanes(
+        &self,
+        batch: &StepBatch,
+        words: &[LaneWords],
+        forward: &Forward,
+    ) -> Result<Vec<LaneOutput>, StepError> {
+        let values = |t: &Tensor| Vec::<f64>::try_from(t.detach().to_device(Device::Cpu).to_kind(Kind::Double));
+        let (losses, valid) = (values(&forward.losses)?, values(&forward.valid)?);
+        let masks = if batch.audit { digests(&forward.masks.map, self.lanes.len())? } else { Vec::new() };
+        let lane = |(at, lane): (usize, &u32)| LaneOutput {
+            lane: *lane,
+            loss: losses[at],
+            valid_regions: valid[at],
+            mask_digest: masks.get(at).copied().unwrap_or_default(),
+            words: words.get(at).copied().unwrap_or_default(),
+        };
+        Ok(self.lanes.iter().enumerate().map(lane).collect())
     }
 
     /// Gradients of the mean loss over all lanes of the job: the reducer takes the mean over ranks, which have different
@@ -212,20 +241,21 @@ impl Engine {
         grads.iter().zip(&online.params).map(rounded).collect()
     }
 
-    /// LARS, once everything is known to be finite. Returns the gradient's norm.
-    fn update(&mut self, losses: &Tensor, ticket: &StepTicket) -> Result<f64, StepError> {
+    /// LARS, once everything is known to be finite and every peer knows of every lane. Returns all lanes, and the gradient's
+    /// norm.
+    fn update(&mut self, local: &[LaneOutput], ticket: &StepTicket) -> Result<(Vec<LaneOutput>, f64), StepError> {
         let buffers = [&self.model.online.flat_buffers, &self.model.target.flat_buffers].map(Tensor::shallow_clone);
         r2o_c10d::average_running(&self.scope.layout, self.scope.group.as_ref(), &buffers)?;
         let grads = self.reduced_gradients()?;
         let norms = Vec::<f64>::try_from(r2o_aten::norms(&grads)?)?;
+        let lanes = self.all_lanes(local)?;
         if let Some(group) = &self.scope.group {
             // An aborted collective may have left its numbers unreduced without an error.
             group.check("step")?;
         }
         let not_finite = |lane, tensor| StepError::NotFinite { step: ticket.step, lane, tensor };
-        let losses = Vec::<f64>::try_from(losses.detach().to_device(Device::Cpu).to_kind(Kind::Double))?;
-        if let Some((lane, _)) = self.lanes.iter().zip(&losses).find(|(_, loss)| !loss.is_finite()) {
-            return Err(not_finite(Some(*lane), "loss".to_owned()));
+        if let Some(lane) = lanes.iter().find(|lane| !lane.loss.is_finite()) {
+            return Err(not_finite(Some(lane.lane), "loss".to_owned()));
         }
         if let Some(index) = norms.iter().position(|norm| !norm.is_finite()) {
             return Err(not_finite(
@@ -246,7 +276,7 @@ impl Engine {
                 trust: optimizer.trust_coefficient,
             },
         )?;
-        Ok(norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt())
+        Ok((lanes, norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt()))
     }
 
     pub(crate) fn check(&self, batch: &StepBatch, ticket: &StepTicket) -> Result<(), StepError> {

@@ -111,7 +111,7 @@ pub fn run(args: &GoldenArgs) -> Result<(), GoldenError> {
     engine.load_state(&state.tensors).map_err(|source| GoldenError::State { path: args.state.clone(), source })?;
     let ticket = StepTicket { step: 0, epoch: 0, k: args.k, tau: args.tau, learning_rate: args.learning_rate };
     engine.check(&batch, &ticket)?;
-    let (_, forward) = engine.advance(&batch, &ticket)?;
+    let (_, forward) = engine.advance(&batch, &[], &ticket)?;
 
     let rows = |t: &Tensor| {
         let size = t.size();

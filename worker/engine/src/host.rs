@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::engine::{Engine, StepOutput};
 use crate::error::{EngineError, StateError, StepError};
+use crate::peers::LaneWords;
 use crate::step::{StepBatch, StepTicket};
 
 /// The one type of the state's tensors, in safetensors' words.
@@ -93,6 +94,8 @@ pub struct HostBatch<'a> {
     pub flips2: &'a [bool],
     /// Hash the masks of each lane.
     pub audit: bool,
+    /// What peers learn of each lane; may be empty.
+    pub words: &'a [LaneWords],
 }
 
 impl HostBatch<'_> {
@@ -131,7 +134,7 @@ impl Engine {
     /// As [`Engine::step`].
     pub fn step_host(&mut self, batch: &HostBatch<'_>, ticket: &StepTicket) -> Result<StepOutput, StepError> {
         let input = |reason| StepError::Input { step: ticket.step, reason };
-        self.step(&batch.tensors(self.device).map_err(input)?, ticket)
+        self.step_with(&batch.tensors(self.device).map_err(input)?, batch.words, ticket)
     }
 
     /// [`Engine::predict_masks`] from the raw views and priors of a batch: (N, M, M) labels.

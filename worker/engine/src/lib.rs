@@ -16,6 +16,7 @@ mod loss;
 mod masks;
 mod model;
 mod norm;
+mod peers;
 mod prior;
 mod roi_align;
 mod state;
@@ -27,5 +28,6 @@ mod tests;
 
 pub use engine::{Engine, EngineOptions, MaskPrediction, StepOutput};
 pub use error::{EngineError, StateError, StepError};
+pub use peers::{LaneOutput, LaneWords};
 pub use step::{StepBatch, StepTicket};
 pub use weights::MemoryFormat;

@@ -99,9 +99,9 @@ fn several_lanes_equal_the_same_lanes_one_by_one() {
         let mut alone = engine(&job, &[lane]);
         let one = alone.step(&batch(&[lane]), &ticket(5)).unwrap();
         let index = lane as usize;
-        assert!((one.loss_per_lane[0] - all.loss_per_lane[index]).abs() < 1e-5, "{one:?} {all:?}");
-        assert_eq!(one.valid_regions[0], all.valid_regions[index]);
-        assert_eq!(one.mask_digests[0], all.mask_digests[index]);
+        assert!((one.lanes[0].loss - all.lanes[index].loss).abs() < 1e-5, "{one:?} {all:?}");
+        assert_eq!(one.lanes[0].valid_regions, all.lanes[index].valid_regions);
+        assert_eq!(one.lanes[0].mask_digest, all.lanes[index].mask_digest);
         for (name, gradient) in alone.gradients().unwrap() {
             let share = gradient / 3.0;
             let sum = match gradients.remove(&name) {
@@ -125,8 +125,8 @@ fn memory_formats_differ_by_rounding() {
         let options = EngineOptions { job: job.clone(), device: Device::Cpu, lanes: lanes.clone(), threads: None };
         Engine::with_format(options, format).unwrap().step(&batch(&lanes), &ticket(0)).unwrap()
     });
-    assert_eq!(outputs[0].mask_digests, outputs[1].mask_digests);
-    assert!((outputs[0].loss_per_lane[0] - outputs[1].loss_per_lane[0]).abs() < 1e-5, "{outputs:?}");
+    assert_eq!(outputs[0].lanes[0].mask_digest, outputs[1].lanes[0].mask_digest);
+    assert!((outputs[0].lanes[0].loss - outputs[1].lanes[0].loss).abs() < 1e-5, "{outputs:?}");
     // Wider, for the sake of activations next to a ReLU's kink.
     assert!((outputs[0].gradient_norm / outputs[1].gradient_norm - 1.0).abs() < 1e-2, "{outputs:?}");
 }
@@ -138,10 +138,9 @@ fn a_lane_without_valid_regions_gives_nothing() {
     engine.job.method.validity_threshold = 1e6;
     batch.audit = false;
     let output = engine.step(&batch, &ticket(0)).unwrap();
-    assert_eq!(output.loss_per_lane, [0.0]);
-    assert_eq!(output.valid_regions, [0.0]);
+    assert_eq!((output.lanes[0].loss, output.lanes[0].valid_regions), (0.0, 0.0));
     assert_eq!(output.gradient_norm, 0.0);
-    assert!(output.mask_digests.is_empty());
+    assert_eq!(output.lanes[0].mask_digest, 0);
 }
 
 #[test]
@@ -202,7 +201,7 @@ fn a_state_that_is_copied_out_and_loaded_goes_on_bit_by_bit() {
     second.load(state).unwrap();
     assert_eq!(first.digest().unwrap(), second.digest().unwrap());
     let outputs = [&mut first, &mut second].map(|engine| engine.step(&batch(&[0, 1]), &ticket(1)).unwrap());
-    assert_eq!(outputs[0].loss_per_lane, outputs[1].loss_per_lane);
+    assert_eq!(outputs[0].lanes, outputs[1].lanes);
     assert_eq!(first.digest().unwrap(), second.digest().unwrap());
 }
 
@@ -283,6 +282,6 @@ fn the_prior_as_masks() {
     job.method.mask_prediction.enabled = false;
     let mut engine = engine(&job, &[0, 1]);
     let output = engine.step(&batch(&[0, 1]), &ticket(0)).unwrap();
-    assert!(output.loss_per_lane.iter().all(|loss| *loss > 0.0));
-    assert!(output.valid_regions.iter().all(|regions| (1.0..=10.0).contains(regions)), "{output:?}");
+    assert!(output.lanes.iter().all(|lane| lane.loss > 0.0));
+    assert!(output.lanes.iter().all(|lane| (1.0..=10.0).contains(&lane.valid_regions)), "{output:?}");
 }

@@ -23,6 +23,8 @@ pub(super) fn submit(job: TrainJob, order: u64, resume: Resume) -> Event {
         order,
         submitted_at: 0,
         last_generation: 0,
+        lineage: 0,
+        last_workers: Vec::new(),
         resume,
     }))
 }
@@ -34,13 +36,22 @@ pub(super) struct Kit {
     pub(super) log: Vec<Command>,
     /// Work that members have not done yet, by session.
     pub(super) work: BTreeMap<Session, Vec<Command>>,
+    /// Steps in the state of each worker, and the generation and job in which it has them.
+    pub(super) states: BTreeMap<Session, Held>,
     pub(super) fail_manifests: bool,
 }
 
 impl Kit {
     pub(super) fn new() -> Self {
-        let config = Config { join_window_ms: 100, pause_ms: 10, failures_max: 3, ..Config::default() };
-        Self { core: Core::new(config, 0), now: 1_000, log: Vec::new(), work: BTreeMap::new(), fail_manifests: false }
+        let config = Config { join_window_ms: 100, pause_ms: 10, failures_max: 3, window: 4, ..Config::default() };
+        Self {
+            core: Core::new(config, 0),
+            now: 1_000,
+            log: Vec::new(),
+            work: BTreeMap::new(),
+            states: BTreeMap::new(),
+            fail_manifests: false,
+        }
     }
 
     /// Feeds an event, and answers for the storage at once.
@@ -64,9 +75,22 @@ impl Kit {
             }
         };
         match command {
-            Command::Assign { session, .. } => queue(&[*session]),
+            Command::Assign { session, .. } => {
+                // What is left of the generation before is dropped.
+                self.work.insert(*session, vec![command.clone()]);
+            }
+            Command::Prepare { session, .. } => queue(&[*session]),
             Command::Grant { sessions, .. } | Command::TakeCheckpoint { sessions, .. } => queue(sessions),
-            Command::Release { session, .. } | Command::Disconnect { session, .. } => _ = self.work.remove(session),
+            Command::Release { session, keep, .. } => {
+                self.work.remove(session);
+                if !keep {
+                    self.states.remove(session);
+                }
+            }
+            Command::Disconnect { session, .. } => {
+                self.work.remove(session);
+                self.states.remove(session);
+            }
             Command::LocateCheckpoint { job } => {
                 let step = self.core.job(job)?.checkpoint;
                 return Some(Event::CheckpointLocated { job: job.clone(), step });
@@ -93,7 +117,7 @@ impl Kit {
             address: "127.0.0.1".to_owned(),
             threads: 1,
         };
-        self.feed(Event::WorkerJoined { session, worker });
+        self.feed(Event::WorkerJoined { session, worker, held: None });
     }
 
     /// Lets time pass.
@@ -110,10 +134,14 @@ impl Kit {
         let Some(queue) = self.work.get_mut(&session).filter(|q| !q.is_empty()) else { return false };
         let event = match queue.remove(0) {
             Command::Assign { assignment: a, .. } => {
-                Event::WorkerReady { session, generation: a.generation, step: a.step }
+                let step = self.agreed(&a);
+                self.states.insert(session, Held { job: a.job, generation: a.generation, step });
+                Event::WorkerReady { session, generation: a.generation, step }
             }
+            Command::Prepare { job, .. } => Event::WorkerPrepared { session, job },
             Command::Grant { ticket, .. } => {
                 let (generation, step) = (ticket.generation, ticket.step);
+                self.states.get_mut(&session).unwrap().step = step + 1;
                 Event::StepReported { session, generation, step, report: self.report(session, &ticket) }
             }
             Command::TakeCheckpoint { generation, step, .. } => {
@@ -130,6 +158,14 @@ impl Kit {
         };
         self.feed(event);
         true
+    }
+
+    /// The step at which the members of a generation begin.
+    fn agreed(&self, a: &Assignment) -> u64 {
+        let Start::Peers { since } = a.start else { return a.step };
+        let held = a.members.iter().filter_map(|m| self.states.get(&m.session));
+        let held = held.filter(|h| h.job == a.job && h.generation >= since).map(|h| h.step);
+        held.max().expect("somebody holds the state")
     }
 
     fn report(&self, session: Session, ticket: &Ticket) -> StepReport {

@@ -18,6 +18,7 @@ enum Move {
     FailJob(u8),
     Manifests(bool),
     Stale(u8),
+    Drain(u8),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -33,6 +34,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => (0_u8..5).prop_map(Move::FailJob),
         1 => any::<bool>().prop_map(Move::Manifests),
         1 => (0_u8..5).prop_map(Move::Stale),
+        1 => (0_u8..5).prop_map(Move::Drain),
     ];
     proptest::collection::vec(one, 1..150)
 }
@@ -66,7 +68,13 @@ fn apply(kit: &mut Kit, step: Move, next: &mut u64) {
         Move::Leave(worker, goodbye) => {
             if let Some(session) = session(kit, worker) {
                 kit.work.remove(&session);
+                kit.states.remove(&session);
                 kit.feed(Event::WorkerLeft { session, reason: "gone".into(), goodbye });
+            }
+        }
+        Move::Drain(worker) => {
+            if let Some(session) = session(kit, worker) {
+                kit.feed(Event::WorkerDraining { session, reason: "SIGTERM".into() });
             }
         }
         Move::Work(worker) => {

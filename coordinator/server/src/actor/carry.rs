@@ -4,7 +4,7 @@ use std::future::Future;
 
 use r2o_coordinator_core::{Command, CommittedStep, Event, Outcome, Session};
 use r2o_proto::v1::coordinator_message::Kind;
-use r2o_proto::v1::{Refused, Release, TakeCheckpoint};
+use r2o_proto::v1::{Prepare, Refused, Release, TakeCheckpoint};
 use r2o_telemetry::TaskKind;
 use r2o_types::TrainJob;
 
@@ -17,8 +17,8 @@ impl Actor {
     pub(super) async fn carry_out(&mut self, command: Command) -> Result<(), Lost> {
         let unix_ms = self.clock.now();
         match command {
-            Command::RecordGeneration { job, generation, workers } => {
-                self.record(&Record::GenerationOpened { job, generation, workers, unix_ms }).await?;
+            Command::RecordGeneration { job, generation, workers, lineage } => {
+                self.record(&Record::GenerationOpened { job, generation, workers, lineage, unix_ms }).await?;
             }
             Command::RecordCheckpoint { job, generation, step } => {
                 self.record(&Record::CheckpointCommitted { job, generation, step, unix_ms }).await?;
@@ -35,8 +35,11 @@ impl Actor {
             Command::TakeCheckpoint { sessions, job, generation, step } => {
                 self.send_all(&sessions, &Kind::TakeCheckpoint(TakeCheckpoint { job, generation, step }));
             }
-            Command::Release { session, job, generation, reason } => {
-                self.send(session, Kind::Release(Release { job, generation, reason }));
+            Command::Release { session, job, generation, reason, keep } => {
+                self.send(session, Kind::Release(Release { job, generation, reason, keep }));
+            }
+            Command::Prepare { session, job, spec } => {
+                self.send(session, Kind::Prepare(Prepare { job, spec: spec.to_string() }));
             }
             Command::Disconnect { session, reason, refuse } => self.disconnect(session, reason, refuse),
             Command::CommitStep(step) => self.commit_step(*step),
@@ -44,8 +47,9 @@ impl Actor {
                 let worker_version = self.version_of_worker(&job);
                 let unix_ms = self.clock.unix_ms();
                 if let Some(entry) = self.board.get(&job) {
+                    let recorder = self.recorders.get(&job).cloned();
                     let commit = Commit { job, generation, step, epoch, tensors, worker_version, unix_ms };
-                    self.in_background("checkpoint", checkpoints::commit(entry, commit));
+                    self.in_background("checkpoint", checkpoints::commit(entry, recorder, commit));
                 }
             }
             Command::LocateCheckpoint { job } => {

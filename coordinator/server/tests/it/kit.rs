@@ -156,6 +156,7 @@ impl FakeWorker {
             device: "cpu".to_owned(),
             address: "127.0.0.1".to_owned(),
             threads: 1,
+            held: None,
         };
         outbox.send(WorkerMessage { kind: Some(Kind::Hello(hello)) }).unwrap();
         let mut client = FleetClient::connect(handle.url()).await.unwrap();
@@ -180,6 +181,7 @@ impl FakeWorker {
             }
             To::Ticket(t) => self.report(t),
             To::TakeCheckpoint(c) => self.upload(c).await,
+            To::Prepare(p) => self.say(Kind::Prepared(Prepared { job: p.job.clone() })),
             To::Welcome(_) | To::Release(_) | To::Refused(_) => {}
         }
         Some(order)

@@ -1,98 +1,96 @@
-//! Builds what a generation needs: data, engine, state, process group, and the proof that all replicas are equal.
+//! Forms a generation: group, state, and the proof that all replicas are equal.
 
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use futures::{StreamExt, TryStreamExt, stream};
-use r2o_c10d::{GlooOptions, NcclOptions, ProcessGroup, Store as _};
-use r2o_data::{Dataset, Loader, LoaderOptions};
+use r2o_c10d::{GlooOptions, NcclOptions, ProcessGroup};
+use r2o_data::{Loader, LoaderOptions};
 use r2o_engine::host::HostTensor;
-use r2o_engine::{Engine, EngineOptions};
+use r2o_proto::v1::Recovered;
+use r2o_proto::v1::worker_message::Kind;
 use r2o_storage::checkpoint::{self, CheckpointError};
-use r2o_types::TrainJob;
-use r2o_worker_core::{Assignment, Failure};
+use r2o_worker_core::{Assignment, Failure, Start};
 
-use super::running::Running;
+use super::base::Base;
 use super::{Fence, Settings, collective_failure, job_failure};
 use crate::session::Outbox;
 use crate::store::RendezvousStore;
+use crate::wire;
 
 /// Objects of a checkpoint read at a time.
 const CONCURRENT_READS: usize = 8;
 /// Steps decoded ahead of the one that trains.
 const PREFETCH_STEPS: usize = 3;
+/// A member's word for "I hold nothing".
+const NOTHING: u64 = u64::MAX;
 
-/// Forms one generation on this worker.
+/// Forms one generation on this worker; afterwards `base` holds the state that all members hold.
 ///
 /// # Errors
 /// A job failure for bad data, state or configuration; a collective failure when peers cannot be reached.
 pub(super) fn form(
     settings: &Settings,
     fence: &Fence,
-    assignment: Arc<Assignment>,
-    outbox: Outbox,
-) -> Result<Running, Failure> {
-    let job = TrainJob::parse(&assignment.spec).context("the assignment's job").map_err(job_failure)?;
+    base: &mut Base,
+    assignment: &Assignment,
+    outbox: &Outbox,
+) -> Result<Loader, Failure> {
+    let generation = assignment.generation;
     let lanes = assignment.members.get(assignment.rank).map(|m| m.lanes.clone()).unwrap_or_default();
     if lanes.is_empty() {
-        return Err(Failure::Job(format!(
-            "rank {} of generation {} has no lanes",
-            assignment.rank, assignment.generation
-        )));
+        return Err(Failure::Job(format!("rank {} of generation {generation} has no lanes", assignment.rank)));
     }
-    let dataset = open_dataset(settings, &job).map_err(job_failure)?;
-    let url = job.spec.checkpoint.url.as_deref().unwrap_or_default();
-    let store = r2o_storage::open(url).map_err(job_failure)?;
-    let mut engine = Engine::new(EngineOptions {
-        job: job.spec.clone(),
-        device: settings.device.into(),
-        lanes: lanes.clone(),
-        threads: Some(i32::try_from(settings.threads).unwrap_or(i32::MAX)),
-    })
-    .map_err(job_failure)?;
-    if let Some(key) = &assignment.manifest {
-        restore(settings, &store, key, assignment.step, &mut engine).map_err(job_failure)?;
+    if assignment.start == Start::Seed && !base.fresh {
+        *base = Base::build(settings, &assignment.job, &assignment.spec).map_err(job_failure)?;
     }
-
-    let rendezvous = RendezvousStore::new(
-        settings.channel.clone(),
-        settings.runtime.clone(),
-        &assignment.job,
-        assignment.generation,
-    );
-    let group = (assignment.members.len() > 1).then(|| process_group(settings, &assignment, &rendezvous)).transpose();
+    base.engine.take_lanes(lanes.clone());
+    let store = RendezvousStore::new(settings.channel.clone(), settings.runtime.clone(), &assignment.job, generation);
+    let group = (assignment.members.len() > 1).then(|| process_group(settings, assignment, store)).transpose();
     let group = group.map_err(collective_failure)?;
     if let Some(group) = &group {
-        fence.publish(assignment.generation, group.clone());
-        agree_on_state(settings, &rendezvous, &assignment, &engine)?;
+        fence.publish(generation, group.clone());
     }
-    engine.attach(group).map_err(collective_failure)?;
+    base.engine.attach(group).map_err(collective_failure)?;
+    match &assignment.start {
+        Start::Peers { since } => take_over(base, assignment, *since, outbox)?,
+        Start::Checkpoint { manifest } => {
+            (base.since, base.fresh) = (None, false);
+            restore(settings, base, manifest, assignment.step).map_err(job_failure)?;
+            settle(base, assignment)?;
+        }
+        Start::Seed => settle(base, assignment)?,
+    }
+    base.fresh = false;
+    base.since = Some(generation);
+    start_loader(settings, base, lanes).map_err(job_failure)
+}
 
-    let loader = Loader::start(LoaderOptions {
-        dataset: Arc::clone(&dataset),
-        seed: job.spec.seed,
-        image_size: job.spec.data.image_size,
-        prior: job.spec.method.prior.clone(),
+fn start_loader(settings: &Settings, base: &Base, lanes: Vec<u32>) -> Result<Loader> {
+    let spec = &base.job.spec;
+    Ok(Loader::start(LoaderOptions {
+        dataset: Arc::clone(&base.dataset),
+        seed: spec.seed,
+        image_size: spec.data.image_size,
+        prior: spec.method.prior.clone(),
         lanes,
-        total_lanes: job.spec.batch.lanes,
-        samples_per_lane: job.spec.batch.samples_per_lane,
-        window_chunks: job.spec.data.shuffle_window_chunks,
-        first_step: assignment.step,
+        total_lanes: spec.batch.lanes,
+        samples_per_lane: spec.batch.samples_per_lane,
+        window_chunks: spec.data.shuffle_window_chunks,
+        first_step: base.step,
         threads: settings.loader_threads,
         prefetch_steps: PREFETCH_STEPS,
         audit: settings.audit,
-    })
-    .map_err(job_failure)?;
-    Ok(Running::new(settings, assignment, job, dataset, store, engine, loader, outbox))
+    })?)
 }
 
 /// NCCL between GPUs, Gloo between CPUs.
 fn process_group(
     settings: &Settings,
     assignment: &Assignment,
-    rendezvous: &RendezvousStore,
+    store: RendezvousStore,
 ) -> Result<ProcessGroup, r2o_c10d::Error> {
-    let (store, rank, world) = (Arc::new(rendezvous.clone()), assignment.rank, assignment.members.len());
+    let (store, rank, world) = (Arc::new(store), assignment.rank, assignment.members.len());
     let timeout = settings.collective_timeout;
     match settings.device.cuda_index() {
         Some(device) => ProcessGroup::nccl(store, rank, world, NcclOptions { device, timeout }),
@@ -103,15 +101,44 @@ fn process_group(
     }
 }
 
-fn open_dataset(settings: &Settings, job: &TrainJob) -> Result<Arc<Dataset>> {
-    let url = &job.spec.data.url;
-    let dataset =
-        settings.runtime.block_on(Dataset::open(url)).with_context(|| format!("cannot open the data set {url}"))?;
-    Ok(Arc::new(dataset))
+/// Goes on with the state of the member that holds the most steps: whoever holds less receives it. A step that one member
+/// has applied counts, because all members computed it.
+fn take_over(base: &mut Base, assignment: &Assignment, since: u64, outbox: &Outbox) -> Result<(), Failure> {
+    let mine = base.holds(since);
+    let all = base.engine.gather(mine.unwrap_or(NOTHING)).map_err(collective_failure)?;
+    let Some(newest) = all.iter().copied().filter(|step| *step != NOTHING).max() else {
+        return Err(collective_failure(anyhow!("none of the members holds the state that they were to go on with")));
+    };
+    let source = all.iter().position(|step| *step == newest).unwrap_or_default();
+    if source == assignment.rank {
+        let reports = base.reports.iter().filter(|r| r.step >= assignment.step).cloned().collect();
+        let (job, generation) = (assignment.job.clone(), assignment.generation);
+        outbox.send(wire::message(Kind::Recovered(Recovered { job, generation, reports })));
+    }
+    if all.iter().any(|step| *step != newest) {
+        if mine != Some(newest) {
+            // Should the way break off, what is here is neither the one nor the other.
+            (base.since, base.fresh) = (None, false);
+            base.reports.clear();
+        }
+        base.engine.share_state(source).map_err(collective_failure)?;
+        base.step = newest;
+        same_state(base, assignment)?;
+        tracing::info!(step = newest, source, behind = ?mine, "received the state from a peer");
+    }
+    Ok(())
+}
+
+/// A state that every member made for itself.
+fn settle(base: &mut Base, assignment: &Assignment) -> Result<(), Failure> {
+    base.reports.clear();
+    base.step = assignment.step;
+    same_state(base, assignment)
 }
 
 /// Loads the state of a checkpoint, every tensor checked against its hash.
-fn restore(settings: &Settings, store: &r2o_storage::Store, key: &str, step: u64, engine: &mut Engine) -> Result<()> {
+fn restore(settings: &Settings, base: &mut Base, key: &str, step: u64) -> Result<()> {
+    let store = &base.store;
     let tensors: Vec<HostTensor> = settings.runtime.block_on(async {
         let manifest = checkpoint::load_manifest(store, step).await?;
         stream::iter(manifest.tensors)
@@ -128,32 +155,23 @@ fn restore(settings: &Settings, store: &r2o_storage::Store, key: &str, step: u64
             .try_collect()
             .await
     })?;
-    engine.load(tensors).with_context(|| format!("checkpoint {key} does not fit the job's model"))?;
+    base.engine.load(tensors).with_context(|| format!("checkpoint {key} does not fit the job's model"))?;
     tracing::info!(step, "restored from checkpoint {key}");
     Ok(())
 }
 
 /// Replicas that start from different weights would train apart without anybody noticing: compare hashes first.
-fn agree_on_state(
-    settings: &Settings,
-    rendezvous: &RendezvousStore,
-    assignment: &Assignment,
-    engine: &Engine,
-) -> Result<(), Failure> {
-    let mine = engine.digest().map_err(job_failure)?;
-    let key = |rank: usize| format!("state/{rank}");
-    let put = rendezvous.set(&key(assignment.rank), &mine.to_le_bytes());
-    put.map_err(|reason| collective_failure(anyhow!(reason)))?;
-    for (rank, member) in assignment.members.iter().enumerate() {
-        let theirs = rendezvous.get(&key(rank), settings.collective_timeout).map_err(|reason| {
-            collective_failure(anyhow!(reason).context(format!("waiting for worker {}", member.worker)))
-        })?;
-        if theirs != mine.to_le_bytes() {
-            return Err(Failure::Job(format!(
-                "worker {} starts from another state than worker {}: are they of the same build and kind of processor?",
-                member.worker, assignment.members[assignment.rank].worker
-            )));
-        }
+fn same_state(base: &Base, assignment: &Assignment) -> Result<(), Failure> {
+    if assignment.members.len() == 1 {
+        return Ok(());
     }
-    Ok(())
+    let mine = base.engine.digest().map_err(job_failure)?;
+    let all = base.engine.gather(mine).map_err(collective_failure)?;
+    match all.iter().position(|theirs| *theirs != mine) {
+        None => Ok(()),
+        Some(rank) => Err(Failure::Job(format!(
+            "worker {} starts from another state than worker {}: are they of the same build and kind of processor?",
+            assignment.members[rank].worker, assignment.members[assignment.rank].worker
+        ))),
+    }
 }

@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use r2o_data::{Batch, Dataset, Loader};
+use r2o_data::{Batch, Loader};
 use r2o_engine::host::{HostBatch, HostTensor};
-use r2o_engine::{Engine, StepError, StepOutput, StepTicket};
+use r2o_engine::{LaneOutput, LaneWords, StepError, StepOutput, StepTicket};
 use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{LaneReport, StepReport, Timing};
-use r2o_storage::{Store, gallery as pages};
+use r2o_storage::gallery as pages;
 use r2o_telemetry::TaskKind;
-use r2o_types::{TrainJob, sample_digest, steps_per_epoch};
+use r2o_types::sample_digest;
 use r2o_worker_core::{Assignment, Failure, Ticket};
 use tokio::runtime::Handle;
 
+use super::base::Base;
 use super::{Settings, job_failure};
 use crate::session::Outbox;
 use crate::{checkpoint, gallery, wire};
@@ -22,47 +23,27 @@ use crate::{checkpoint, gallery, wire};
 /// One generation on this worker.
 pub(super) struct Running {
     assignment: Arc<Assignment>,
-    job: TrainJob,
-    dataset: Arc<Dataset>,
-    store: Store,
-    engine: Engine,
+    base: Box<Base>,
     loader: Loader,
     outbox: Outbox,
     runtime: Handle,
-    /// Committed steps of the engine's state.
-    step: u64,
-    steps_per_epoch: u64,
     audit: bool,
-    /// The gallery's images, on the first rank only.
-    probe: Option<Batch>,
 }
 
 impl Running {
-    #[expect(clippy::too_many_arguments, reason = "one caller, and each part is used as it is")]
     pub(super) fn new(
         settings: &Settings,
         assignment: Arc<Assignment>,
-        job: TrainJob,
-        dataset: Arc<Dataset>,
-        store: Store,
-        engine: Engine,
+        base: Box<Base>,
         loader: Loader,
         outbox: Outbox,
     ) -> Self {
-        Self {
-            steps_per_epoch: steps_per_epoch(dataset.samples(), job.spec.batch.lanes, job.spec.batch.samples_per_lane),
-            step: assignment.step,
-            runtime: settings.runtime.clone(),
-            audit: settings.audit,
-            probe: None,
-            assignment,
-            job,
-            dataset,
-            store,
-            engine,
-            loader,
-            outbox,
-        }
+        Self { runtime: settings.runtime.clone(), audit: settings.audit, assignment, base, loader, outbox }
+    }
+
+    /// What the next generation can go on with.
+    pub(super) fn into_base(self) -> Box<Base> {
+        self.base
     }
 
     /// The generation.
@@ -72,7 +53,7 @@ impl Running {
 
     /// Committed steps of the state.
     pub(super) fn step(&self) -> u64 {
-        self.step
+        self.base.step
     }
 
     /// Computes one step and reports it.
@@ -93,12 +74,12 @@ impl Running {
                 ticket.step, ticket.epoch, batch.step, batch.epoch
             )));
         }
-        let input = host_batch(&batch, self.audit);
-        let output = self.engine.step_host(&input, &step_ticket(ticket)).map_err(|error| self.classify(error))?;
-        self.report(ticket, &batch, &output, data_wait);
-        self.step = ticket.step + 1;
-        if self.step.is_multiple_of(self.steps_per_epoch) {
-            self.picture(self.step / self.steps_per_epoch, ticket.k);
+        let words = self.words(&batch);
+        let input = host_batch(&batch, &words, self.audit);
+        let output = self.base.engine.step_host(&input, &step_ticket(ticket)).map_err(|error| self.classify(error))?;
+        self.report(ticket, &batch.lanes, &output, data_wait);
+        if self.base.step.is_multiple_of(self.base.steps_per_epoch) {
+            self.picture(self.base.step / self.base.steps_per_epoch, ticket.k);
         }
         Ok(())
     }
@@ -108,13 +89,13 @@ impl Running {
     /// # Errors
     /// A job failure when the state cannot be copied.
     pub(super) fn copy_out(&mut self, step: u64) -> Result<(), Failure> {
-        let names = self.engine.tensor_sizes();
+        let names = self.base.engine.tensor_sizes();
         let sizes: Vec<(&str, usize)> = names.iter().map(|(name, bytes)| (name.as_str(), *bytes)).collect();
         let ranks = checkpoint::share(&sizes, self.assignment.members.len());
         let mine: Vec<&str> =
             sizes.iter().zip(&ranks).filter(|(_, rank)| **rank == self.assignment.rank).map(|(t, _)| t.0).collect();
-        let tensors: Vec<HostTensor> = self.engine.copy_out(&mine).map_err(job_failure)?;
-        let (store, outbox) = (self.store.clone(), self.outbox.clone());
+        let tensors: Vec<HostTensor> = self.base.engine.copy_out(&mine).map_err(job_failure)?;
+        let (store, outbox) = (self.base.store.clone(), self.outbox.clone());
         let (job, generation) = (self.assignment.job.clone(), self.assignment.generation);
         let _entered = self.runtime.enter();
         let _runs_on = r2o_telemetry::spawn("checkpoint upload", TaskKind::Work, async move {
@@ -131,46 +112,59 @@ impl Running {
         if own_fault { Failure::Job(text) } else { Failure::Collective(text) }
     }
 
-    fn report(&self, ticket: Ticket, batch: &Batch, output: &StepOutput, data_wait: f64) {
-        let samples_per_lane = self.job.spec.batch.samples_per_lane as usize;
-        let lanes = batch
-            .lanes
-            .iter()
-            .enumerate()
-            .map(|(i, &lane)| LaneReport {
-                lane,
-                loss: output.loss_per_lane[i],
-                valid_regions: output.valid_regions[i],
-                first_position: batch.first_positions[i],
-                sample_digest: sample_digest(&batch.samples[i * samples_per_lane..(i + 1) * samples_per_lane]),
-                pixel_digest: batch.pixel_digests.get(i).copied().unwrap_or_default(),
-                mask_digest: output.mask_digests.get(i).copied().unwrap_or_default(),
-            })
-            .collect();
+    /// What every peer should know of this worker's lanes: where their samples start, and hashes of samples and pixels.
+    fn words(&self, batch: &Batch) -> Vec<LaneWords> {
+        let samples_per_lane = self.base.job.spec.batch.samples_per_lane as usize;
+        let samples = batch.samples.chunks(samples_per_lane);
+        let words = |(at, samples): (usize, &[u64])| {
+            let pixels = batch.pixel_digests.get(at).copied().unwrap_or_default();
+            [batch.first_positions[at], sample_digest(samples), pixels]
+        };
+        samples.enumerate().map(words).collect()
+    }
+
+    /// Tells the coordinator of this worker's lanes, and remembers all of them.
+    fn report(&mut self, ticket: Ticket, mine: &[u32], output: &StepOutput, data_wait: f64) {
+        let lane = |lane: &LaneOutput| {
+            let [first_position, sample_digest, pixel_digest] = lane.words;
+            LaneReport {
+                lane: lane.lane,
+                loss: lane.loss,
+                valid_regions: lane.valid_regions,
+                first_position,
+                sample_digest,
+                pixel_digest,
+                mask_digest: lane.mask_digest,
+            }
+        };
         let timing = |phase: &str, seconds: f64| Timing { phase: phase.to_owned(), seconds };
         let mut timings = vec![timing("data_wait", data_wait)];
         timings.extend(output.timings.iter().map(|(phase, seconds)| timing(phase, *seconds)));
-        self.outbox.send(wire::message(Kind::StepReport(StepReport {
+        let all = StepReport {
             job: self.assignment.job.clone(),
             generation: self.assignment.generation,
             step: ticket.step,
-            lanes,
+            lanes: output.lanes.iter().map(lane).collect(),
             gradient_norm: output.gradient_norm,
             timings,
-        })));
+        };
+        let mut own = all.clone();
+        own.lanes.retain(|lane| mine.contains(&lane.lane));
+        self.base.applied(all);
+        self.outbox.send(wire::message(Kind::StepReport(own)));
     }
 
     /// Writes one page of the gallery after `epoch` finished epochs. Pictures are for people: a page that cannot be
     /// made or stored is a notice, never a reason to stop.
     fn picture(&mut self, epoch: u64, k: u32) {
-        if self.assignment.rank != 0 || !gallery::due(epoch, self.job.spec.epochs) {
+        if self.assignment.rank != 0 || !gallery::due(epoch, self.base.job.spec.epochs) {
             return;
         }
         let page = match self.page(epoch, k) {
             Ok(page) => page,
             Err(error) => return self.complain(&error),
         };
-        let (store, outbox, job) = (self.store.clone(), self.outbox.clone(), self.assignment.job.clone());
+        let (store, outbox, job) = (self.base.store.clone(), self.outbox.clone(), self.assignment.job.clone());
         let _entered = self.runtime.enter();
         let _runs_on = r2o_telemetry::spawn("gallery upload", TaskKind::Work, async move {
             if let Err(error) = pages::write_page(&store, &page).await {
@@ -185,20 +179,21 @@ impl Running {
     }
 
     fn page(&mut self, epoch: u64, k: u32) -> Result<pages::GalleryPage> {
-        if self.probe.is_none() {
-            let spec = &self.job.spec;
-            let chosen = gallery::choose(self.dataset.samples());
-            self.probe = Some(
-                r2o_data::probe(&self.dataset, &chosen, spec.data.image_size, &spec.method.prior, spec.seed)
+        if self.base.probe.is_none() {
+            let spec = &self.base.job.spec;
+            let chosen = gallery::choose(self.base.dataset.samples());
+            self.base.probe = Some(
+                r2o_data::probe(&self.base.dataset, &chosen, spec.data.image_size, &spec.method.prior, spec.seed)
                     .context("cannot read the gallery's images")?,
             );
         }
-        let probe = self.probe.as_ref().context("the gallery has no images")?;
+        let probe = self.base.probe.as_ref().context("the gallery has no images")?;
         let masks = self
+            .base
             .engine
-            .predict_masks_host(&host_batch(probe, false), k)
+            .predict_masks_host(&host_batch(probe, &[], false), k)
             .context("cannot predict the gallery's masks")?;
-        gallery::page(&self.dataset, probe, &masks, epoch, self.step, k)
+        gallery::page(&self.base.dataset, probe, &masks, epoch, self.base.step, k)
     }
 
     fn complain(&self, error: &anyhow::Error) {
@@ -216,7 +211,7 @@ fn step_ticket(ticket: Ticket) -> StepTicket {
     }
 }
 
-fn host_batch(batch: &Batch, audit: bool) -> HostBatch<'_> {
+fn host_batch<'a>(batch: &'a Batch, words: &'a [LaneWords], audit: bool) -> HostBatch<'a> {
     HostBatch {
         images: batch.images,
         size: batch.size as usize,
@@ -229,5 +224,6 @@ fn host_batch(batch: &Batch, audit: bool) -> HostBatch<'_> {
         flips1: &batch.flips1,
         flips2: &batch.flips2,
         audit,
+        words,
     }
 }
