@@ -1,6 +1,7 @@
-//! The project's own commands: `cargo xtask setup | check | test | demo | bench | schema`.
+//! The project's own commands: `cargo xtask setup | check | test | demo | bench | chaos | schema`.
 
 mod bench;
+mod chaos;
 mod check;
 mod demo;
 mod repo;
@@ -32,6 +33,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Print the speed of our code beside the Python reference's, as ratios measured in one run.
     Bench(bench::Arguments),
+    /// Disturb a run by faults from a seed, and print how long the fleet took to recover from each kind.
+    Chaos(chaos::Arguments),
     /// Write the JSON schema of job.yaml anew.
     Schema,
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Chaos(arguments) => chaos::run(&arguments),
         Command::Schema => schema::write(),
     };
     match result {

@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 
 /// Crates that need libtorch, and the tests that start their programs.
 const TORCH: &[&str] =
-    &["r2o-libtorch", "r2o-aten", "r2o-c10d", "r2o-engine", "r2o-worker", "r2o-gpu-suite", "r2o-e2e"];
+    &["r2o-libtorch", "r2o-aten", "r2o-c10d", "r2o-engine", "r2o-worker", "r2o-gpu-suite", "r2o-e2e", "r2o-chaos"];
 
 /// Runs the tests. Fails when one fails, when none matched, or when one was not run though all must be.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {

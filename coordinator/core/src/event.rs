@@ -126,6 +126,9 @@ pub struct Tensor {
 pub enum Event {
     /// A deadline passed.
     Tick,
+    /// The coordinator itself was not running for a while (a stopped process, a suspended machine): what it did not hear in
+    /// that time says nothing.
+    WasAway,
     /// A job was accepted and recorded.
     JobSubmitted(Box<NewJob>),
     /// A person asks to stop a job.

@@ -89,6 +89,7 @@ impl Core {
     pub fn handle(&mut self, now: Millis, event: Event) -> Vec<Command> {
         match event {
             Event::Tick => {}
+            Event::WasAway => self.on_was_away(now),
             Event::JobSubmitted(new) => self.on_submitted(*new),
             Event::CancelRequested { job, reason } => self.on_cancel(&job, reason),
             Event::CheckpointRequested { job, request } => self.on_checkpoint_requested(now, &job, request),
@@ -256,6 +257,16 @@ impl Core {
         });
         self.workers.insert(session, Worker { info, last_heard: now, job: None, held, draining: None, prepared: None });
         self.waiting_jobs_change();
+    }
+
+    fn on_was_away(&mut self, now: Millis) {
+        self.workers.values_mut().for_each(|worker| worker.last_heard = now);
+        for job in self.jobs.values_mut() {
+            if let Phase::Active(generation) = &mut job.phase {
+                generation.last_commit_at = now;
+                generation.opened_at = now;
+            }
+        }
     }
 
     fn on_heard(&mut self, now: Millis, session: Session) {

@@ -27,6 +27,8 @@ use crate::rendezvous::Rooms;
 
 /// How often a submission tries to write its journal record before it is refused.
 const SUBMIT_TRIES: u32 = 3;
+/// How often the actor sees that it is running.
+const PULSE: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
@@ -96,7 +98,17 @@ pub(crate) struct Actor {
 impl Actor {
     /// Serves until it is told to stop, or leads no more.
     pub(crate) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Message>) -> Result<(), Lost> {
+        let mut pulse = tokio::time::interval(PULSE);
+        pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut beat = self.clock.now();
         loop {
+            // A process that was stopped finds its leases over, and their renewals still in its sockets.
+            let now = self.clock.now();
+            let away = now - std::mem::replace(&mut beat, now);
+            if away > self.core.lease_ms() / 2 {
+                tracing::warn!("was not running for {away} ms: all leases begin anew");
+                self.feed(Event::WasAway).await?;
+            }
             // Messages that are there count before the clock: a lease must not end because the coordinator was slow.
             let deadline = self.core.next_deadline().map(|at| self.clock.instant(at));
             let tick = async {
@@ -109,6 +121,7 @@ impl Actor {
                 biased;
                 message = inbox.recv() => message,
                 () = tick => Some(Message::Event(Event::Tick)),
+                _ = pulse.tick() => continue,
             };
             match message {
                 Some(Message::Event(event)) => self.feed(event).await?,

@@ -37,6 +37,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("r2o-gpu-suite", Layer::Outside),
     ("r2o-test-kit", Layer::Outside),
     ("r2o-e2e", Layer::Outside),
+    ("r2o-chaos", Layer::Outside),
     ("xtask", Layer::Outside),
 ];
 
@@ -50,6 +51,8 @@ const BESIDE: &[(&str, &str)] = &[
     ("r2o-engine", "r2o-aten"),
     ("r2o-engine", "r2o-c10d"),
     ("r2o-e2e", "r2o-test-kit"),
+    ("r2o-chaos", "r2o-test-kit"),
+    ("r2o-chaos", "r2o-e2e"),
 ];
 
 /// Outside crates that only some of ours may name: (names, who may, why).
@@ -57,7 +60,7 @@ const DOORS: &[(&[&str], &[&str], &str)] = &[
     (&["tch", "torch-sys"], &["r2o-aten", "r2o-c10d", "r2o-engine"], "libtorch stays behind the engine"),
     (
         &["tonic", "prost", "tonic-prost", "tonic-health"],
-        &["r2o-proto", "r2o-coordinator", "r2o-worker", "r2octl", "r2o-test-kit", "r2o-e2e"],
+        &["r2o-proto", "r2o-coordinator", "r2o-worker", "r2octl", "r2o-test-kit", "r2o-e2e", "r2o-chaos"],
         "only programs speak gRPC",
     ),
 ];

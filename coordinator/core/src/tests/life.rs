@@ -276,6 +276,17 @@ fn a_silent_worker_is_lost_when_its_lease_ends() {
 }
 
 #[test]
+fn a_coordinator_that_was_away_takes_nobody_for_lost() {
+    let mut kit = started("{}", 2);
+    kit.now += 60_000;
+    kit.feed(Event::WasAway);
+    assert_eq!(kit.core.workers().len(), 2);
+    kit.now += 2_000;
+    kit.feed(Event::Tick);
+    assert!(kit.core.workers().is_empty(), "from then on they must be heard of again");
+}
+
+#[test]
 fn what_is_late_changes_nothing() {
     let mut kit = started("{maxWorkers: 1}", 1);
     kit.work(1);
