@@ -102,13 +102,6 @@ impl Actor {
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut beat = self.clock.now();
         loop {
-            // A process that was stopped finds its leases over, and their renewals still in its sockets.
-            let now = self.clock.now();
-            let away = now - std::mem::replace(&mut beat, now);
-            if away > self.core.lease_ms() / 2 {
-                tracing::warn!("was not running for {away} ms: all leases begin anew");
-                self.feed(Event::WasAway).await?;
-            }
             // Messages that are there count before the clock: a lease must not end because the coordinator was slow.
             let deadline = self.core.next_deadline().map(|at| self.clock.instant(at));
             let tick = async {
@@ -119,10 +112,17 @@ impl Actor {
             };
             let message = tokio::select! {
                 biased;
-                message = inbox.recv() => message,
+                message = inbox.recv() => Some(message.unwrap_or(Message::Stop)),
                 () = tick => Some(Message::Event(Event::Tick)),
-                _ = pulse.tick() => continue,
+                _ = pulse.tick() => None,
             };
+            // A process that was stopped finds its leases over, and their renewals still in its sockets.
+            let now = self.clock.now();
+            let away = now - std::mem::replace(&mut beat, now);
+            if away > self.core.lease_ms() / 2 {
+                tracing::warn!("was not running for {away} ms: all leases begin anew");
+                self.feed(Event::WasAway).await?;
+            }
             match message {
                 Some(Message::Event(event)) => self.feed(event).await?,
                 Some(Message::Join { worker, held, line, reply }) => self.join(worker, held, line, reply).await?,
@@ -136,10 +136,11 @@ impl Actor {
                     self.requests.insert(request, reply);
                     self.feed(Event::CheckpointRequested { job, request }).await?;
                 }
-                Some(Message::Stop) | None => {
+                Some(Message::Stop) => {
                     self.finish().await;
                     return Ok(());
                 }
+                None => {}
             }
         }
     }

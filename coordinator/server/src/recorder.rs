@@ -50,6 +50,12 @@ impl Recorder {
         let _ended = self.0.send(Order::Step(Box::new(record)));
     }
 
+    /// Writes everything that is there now, in the background.
+    pub(crate) fn flush_soon(&self) {
+        let (done, _nobody_waits) = oneshot::channel();
+        let _ended = self.0.send(Order::Flush(done));
+    }
+
     /// Writes everything that is there now.
     pub(crate) async fn flush(&self) -> Result<(), String> {
         let (done, answer) = oneshot::channel();

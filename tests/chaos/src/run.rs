@@ -71,10 +71,13 @@ impl Chaos {
     /// When the fleet does not recover in time.
     pub async fn suffer(&mut self, fault: &Fault) -> Result<Outcome> {
         let start = self.watch.last().map_or(0, |seen| seen.step);
-        let steps = |seen: &Seen| seen.step >= start + fault.steps;
-        self.watch.until("some steps between two faults", RECOVERY, Instant::now(), steps).await?;
-        wait_for(Duration::from_millis(fault.delay_ms)).await?;
         let workers = self.fleet.workers.len();
+        // Who is not a member yet can neither be missed nor take over.
+        let steps = |seen: &Seen| {
+            seen.step >= start + fault.steps && seen.workers == workers && seen.state == JobState::Running
+        };
+        self.watch.until("some steps with all workers between two faults", RECOVERY, Instant::now(), steps).await?;
+        wait_for(Duration::from_millis(fault.delay_ms)).await?;
         let kind = match fault.kind {
             kind if kind.suits(workers) => kind,
             Kind::AddWorker => Kind::KillWorker,
@@ -176,7 +179,7 @@ impl Chaos {
         let step = self.watch.until("a step after the fault", RECOVERY, since, further).await?;
         let all = self.watch.all();
         let commits = all.windows(2).filter(|pair| pair[1].step != pair[0].step && pair[1].at < step.at);
-        let last = commits.map(|pair| pair[1].at).filter(|when| *when <= since).last().unwrap_or(at);
+        let last = commits.map(|pair| pair[1].at).rfind(|when| *when <= since).unwrap_or(at);
         let highest = all.iter().filter(|seen| seen.at <= since).map(|seen| seen.step).max().unwrap_or(0);
         let lost = if opened.is_some() { highest.saturating_sub(began.step) } else { 0 };
         ensure!(kind.loses_steps() || lost == 0, "{lost} committed steps were lost");
@@ -202,7 +205,10 @@ impl Chaos {
         alone.spec.fleet.max_workers = 1;
         let alone = train(&alone, 1).await?;
         let steps: Vec<u64> = run.steps.iter().map(|record| record.step).collect();
-        ensure!(steps == (0..self.job.spec.epochs * STEPS_PER_EPOCH).collect::<Vec<_>>(), "steps {steps:?}");
+        let events = r2o_storage::run::read_events(&store(&self.job)?).await?;
+        let events: Vec<String> = events.iter().map(|e| format!("{} {}: {}", e.unix_ms, e.reason, e.message)).collect();
+        let expected: Vec<u64> = (0..self.job.spec.epochs * STEPS_PER_EPOCH).collect();
+        ensure!(steps == expected, "the history has steps {steps:?}\n{}", events.join("\n"));
         ensure!(run.ledger() == alone.ledger(), "another order of samples");
         ensure!(run.pixels() == alone.pixels(), "other augmented pixels");
         ensure!(run.losses() == alone.losses(), "other losses");

@@ -19,6 +19,8 @@ pub(crate) struct Seen {
     pub(crate) generation: u64,
     pub(crate) step: u64,
     pub(crate) checkpoint: u64,
+    /// Members of the generation.
+    pub(crate) workers: usize,
 }
 
 /// Everything that was seen, one entry per change.
@@ -50,6 +52,7 @@ impl Watch {
                     generation: job.generation,
                     step,
                     checkpoint: job.checkpoint_step,
+                    workers: job.workers.len(),
                 };
                 let mut changes = changes.lock().unwrap_or_else(PoisonError::into_inner);
                 if changes.last().is_none_or(|last| Seen { at: last.at, ..seen } != *last) {

@@ -4,8 +4,8 @@ use anyhow::Result;
 use r2o_chaos::{Chaos, draw, table};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifteen_faults_leave_no_trace_in_the_weights() -> Result<()> {
-    let faults = draw(1, 15);
+async fn ten_faults_leave_no_trace_in_the_weights() -> Result<()> {
+    let faults = draw(1, 10);
     let mut chaos = Chaos::start("chaos", 8 * faults.len() as u64).await?;
     let mut outcomes = Vec::new();
     for fault in &faults {

@@ -18,6 +18,10 @@ impl Actor {
         let unix_ms = self.clock.now();
         match command {
             Command::RecordGeneration { job, generation, workers, lineage } => {
+                // Members that knew of the last steps may be gone with the old generation.
+                if let Some(recorder) = self.recorders.get(&job) {
+                    recorder.flush_soon();
+                }
                 self.record(&Record::GenerationOpened { job, generation, workers, lineage, unix_ms }).await?;
             }
             Command::RecordCheckpoint { job, generation, step } => {

@@ -110,8 +110,10 @@ fn take_over(base: &mut Base, assignment: &Assignment, since: u64, outbox: &Outb
         return Err(collective_failure(anyhow!("none of the members holds the state that they were to go on with")));
     };
     let source = all.iter().position(|step| *step == newest).unwrap_or_default();
-    if source == assignment.rank {
-        let reports = base.reports.iter().filter(|r| r.step >= assignment.step).cloned().collect();
+    // Everybody says what it knows: who joined a moment ago knows nothing of the steps before.
+    let reports: Vec<_> =
+        base.reports.iter().filter(|r| mine.is_some() && r.step >= assignment.step).cloned().collect();
+    if !reports.is_empty() {
         let (job, generation) = (assignment.job.clone(), assignment.generation);
         outbox.send(wire::message(Kind::Recovered(Recovered { job, generation, reports })));
     }
