@@ -3,11 +3,13 @@
 //! ```text
 //! objects/<blake3, hex>          the raw little-endian bytes of one tensor
 //! manifests/<step, 12 digits>.json
+//! leases/<step, 12 digits>-<uuid>.json   of readers
 //! ```
 //!
 //! A checkpoint exists when, and only when, its manifest does. Workers write objects first and read them back; the
 //! coordinator then puts the manifest, unless one of that step is there. Equal tensors of two checkpoints are one object.
 
+mod lease;
 mod manifest;
 mod object;
 mod retain;
@@ -15,6 +17,7 @@ mod verify;
 
 use crate::StorageError;
 
+pub use lease::{ReadLease, lease, leased};
 pub use manifest::{
     Committed, Manifest, ManifestInfo, Newest, Refused, TensorEntry, commit, list, load_manifest, newest,
 };

@@ -80,7 +80,7 @@ pub struct Journal {
 
 impl Journal {
     /// Reads all records in order (number, payload) and prepares to append the next one. Numbers start at 0 unless the
-    /// front was [trimmed](Self::trim).
+    /// front was [trimmed](trim).
     ///
     /// # Errors
     /// When a record is damaged or missing, or the store fails.
@@ -123,17 +123,17 @@ impl Journal {
         self.next += 1;
         Ok(())
     }
+}
 
-    /// Deletes the records below `number`, oldest first, once a later record repeats what they said.
-    ///
-    /// # Errors
-    /// When the store fails; calling again goes on.
-    pub async fn trim(&self, number: u64) -> Result<(), JournalError> {
-        for old in numbers(&self.store).await?.into_iter().filter(|n| *n < number) {
-            self.store.delete(&key(old)).await?;
-        }
-        Ok(())
+/// Deletes the records below `number`, oldest first, once a later record repeats what they said.
+///
+/// # Errors
+/// When the store fails; calling again goes on.
+pub async fn trim(store: &Store, number: u64) -> Result<(), JournalError> {
+    for old in numbers(store).await?.into_iter().filter(|n| *n < number) {
+        store.delete(&key(old)).await?;
     }
+    Ok(())
 }
 
 fn key(number: u64) -> String {

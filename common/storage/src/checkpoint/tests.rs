@@ -215,3 +215,24 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_checkpoint_that_is_read_stays_until_the_lease_is_over() {
+    let f = Fixture::new();
+    for step in [10, 20, 30] {
+        f.commit(step, step / 10, &[("a", format!("step {step}").as_bytes())]).await;
+    }
+    let now = 1_700_000_000_000;
+    let held = lease(&f.store, 10, now).await.unwrap();
+    let _left_behind = lease(&f.store, 20, now - 10_000_000).await.unwrap();
+    f.store.put("leases/notes.txt", "no lease").await.unwrap();
+    let keep = |leased| Keep { last: 1, every_epochs: None, leased };
+    let leased_now = leased(&f.store, now).await.unwrap();
+    assert_eq!(leased_now, BTreeSet::from([10]), "one that ran out does not count");
+    assert_eq!(retain(&f.store, &keep(leased_now)).await.unwrap().steps, [20]);
+    assert!(verify(&f.store, 10).await.unwrap().bad.is_empty());
+    held.release().await.unwrap();
+    let leased_now = leased(&f.store, now).await.unwrap();
+    assert_eq!(retain(&f.store, &keep(leased_now)).await.unwrap().steps, [10]);
+    assert!(f.store.list("leases").await.unwrap().is_empty());
+}
