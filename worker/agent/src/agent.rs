@@ -84,6 +84,7 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         loader_threads: options.loader_threads.unwrap_or(threads),
         collective_timeout: Duration::from_secs(options.collective_timeout),
         audit: options.audit,
+        flip_bit_at: options.flip_bit_at,
         advertise: options.advertise,
         channel: channel.clone(),
         runtime: tokio::runtime::Handle::current(),

@@ -69,6 +69,9 @@ pub(crate) struct RunOptions {
     /// Report a hash of every lane's pixels and masks with each step.
     #[arg(long)]
     pub(crate) audit: bool,
+    /// Flip a bit of the state after this step, as a faulty memory would: a test of what finds it.
+    #[arg(long, hide = true, value_name = "STEP")]
+    pub(crate) flip_bit_at: Option<u64>,
     /// Log as JSON lines.
     #[arg(long)]
     pub(crate) log_json: bool,

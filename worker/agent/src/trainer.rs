@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) collective_timeout: Duration,
     /// Hash pixels and masks.
     pub(crate) audit: bool,
+    /// After this step the state is damaged, for tests.
+    pub(crate) flip_bit_at: Option<u64>,
     /// Address of the data plane.
     pub(crate) advertise: String,
     /// To the coordinator.

@@ -44,7 +44,14 @@ fn assignment(a: wire::Assignment) -> Assignment {
 }
 
 fn ticket(t: &wire::Ticket) -> Ticket {
-    Ticket { step: t.step, epoch: t.epoch, k: t.k, tau: t.tau, learning_rate: t.learning_rate }
+    Ticket {
+        step: t.step,
+        epoch: t.epoch,
+        k: t.k,
+        tau: t.tau,
+        learning_rate: t.learning_rate,
+        hash_state: t.hash_state,
+    }
 }
 
 /// What a hello says of the state that this worker keeps.

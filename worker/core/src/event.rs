@@ -71,6 +71,8 @@ pub struct Ticket {
     pub tau: f64,
     /// Learning rate.
     pub learning_rate: f64,
+    /// Whether to report hashes of the state after it.
+    pub hash_state: bool,
 }
 
 /// Why a step or the forming of a group did not work.

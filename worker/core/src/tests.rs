@@ -22,7 +22,7 @@ fn assignment(generation: u64) -> Assignment {
 }
 
 fn ticket(step: u64) -> Ticket {
-    Ticket { step, epoch: 0, k: 4, tau: 0.99, learning_rate: 0.1 }
+    Ticket { step, epoch: 0, k: 4, tau: 0.99, learning_rate: 0.1, hash_state: false }
 }
 
 fn released(generation: u64, keep: bool) -> Event {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use tch::{Kind, Tensor};
-use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use crate::engine::{Engine, StepOutput};
 use crate::error::{EngineError, StateError, StepError};
@@ -188,11 +188,33 @@ impl Engine {
     /// When the device fails.
     pub fn digest(&self) -> Result<u64, EngineError> {
         let mut hasher = Xxh3Default::new();
-        for (name, tensor) in self.state() {
+        for (name, digest) in self.digests()? {
             hasher.update(name.as_bytes());
-            hasher.update(&bytes(&tensor)?);
+            hasher.update(&digest.to_le_bytes());
         }
         Ok(hasher.digest())
+    }
+
+    /// XXH3 of each tensor's values, by name, in the order of [`Engine::state`].
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn digests(&self) -> Result<Vec<(String, u64)>, EngineError> {
+        self.state().into_iter().map(|(name, tensor)| Ok((name, xxh3_64(&bytes(&tensor)?)))).collect()
+    }
+
+    /// Flips the lowest bit of the first value of the state, as a faulty memory would: for tests of what finds it.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn flip_bit(&mut self) -> Result<(), EngineError> {
+        let Some((_, tensor)) = self.state().into_iter().next() else { return Ok(()) };
+        // One value in place, whatever the memory format.
+        let first = |tensor: Tensor| (0..tensor.dim()).fold(tensor, |tensor, _| tensor.get(0));
+        let mut value = tch::no_grad(|| first(tensor.view_dtype(Kind::Int)));
+        let flipped = value.f_bitwise_xor(1)?;
+        value.f_copy_(&flipped)?;
+        Ok(())
     }
 }
 

@@ -285,3 +285,14 @@ fn the_prior_as_masks() {
     assert!(output.lanes.iter().all(|lane| lane.loss > 0.0));
     assert!(output.lanes.iter().all(|lane| (1.0..=10.0).contains(&lane.valid_regions)), "{output:?}");
 }
+
+#[test]
+fn a_flipped_bit_changes_the_hash_of_its_tensor_alone() {
+    let mut engine = engine(&job(1, 1), &[0]);
+    let before = engine.digests().unwrap();
+    assert_eq!(engine.digests().unwrap(), before);
+    engine.flip_bit().unwrap();
+    let after = engine.digests().unwrap();
+    let changed: Vec<&str> = before.iter().zip(&after).filter(|(a, b)| a != b).map(|(a, _)| a.0.as_str()).collect();
+    assert_eq!(changed, [before[0].0.as_str()]);
+}

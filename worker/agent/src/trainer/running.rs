@@ -28,6 +28,7 @@ pub(super) struct Running {
     outbox: Outbox,
     runtime: Handle,
     audit: bool,
+    flip_bit_at: Option<u64>,
 }
 
 impl Running {
@@ -38,7 +39,15 @@ impl Running {
         loader: Loader,
         outbox: Outbox,
     ) -> Self {
-        Self { runtime: settings.runtime.clone(), audit: settings.audit, assignment, base, loader, outbox }
+        Self {
+            runtime: settings.runtime.clone(),
+            audit: settings.audit,
+            flip_bit_at: settings.flip_bit_at,
+            assignment,
+            base,
+            loader,
+            outbox,
+        }
     }
 
     /// What the next generation can go on with.
@@ -77,7 +86,7 @@ impl Running {
         let words = self.words(&batch);
         let input = host_batch(&batch, &words, self.audit);
         let output = self.base.engine.step_host(&input, &step_ticket(ticket)).map_err(|error| self.classify(error))?;
-        self.report(ticket, &batch.lanes, &output, data_wait);
+        self.report(ticket, &batch.lanes, &output, data_wait)?;
         if self.base.step.is_multiple_of(self.base.steps_per_epoch) {
             self.picture(self.base.step / self.base.steps_per_epoch, ticket.k);
         }
@@ -124,7 +133,7 @@ impl Running {
     }
 
     /// Tells the coordinator of this worker's lanes, and remembers all of them.
-    fn report(&mut self, ticket: Ticket, mine: &[u32], output: &StepOutput, data_wait: f64) {
+    fn report(&mut self, ticket: Ticket, mine: &[u32], output: &StepOutput, data_wait: f64) -> Result<(), Failure> {
         let lane = |lane: &LaneOutput| {
             let [first_position, sample_digest, pixel_digest] = lane.words;
             LaneReport {
@@ -147,11 +156,26 @@ impl Running {
             lanes: output.lanes.iter().map(lane).collect(),
             gradient_norm: output.gradient_norm,
             timings,
+            ..StepReport::default()
         };
         let mut own = all.clone();
         own.lanes.retain(|lane| mine.contains(&lane.lane));
         self.base.applied(all);
+        if self.flip_bit_at == Some(ticket.step) {
+            self.flip_bit_at = None;
+            self.base.engine.flip_bit().map_err(job_failure)?;
+        }
+        if ticket.hash_state {
+            let start = Instant::now();
+            let digests = self.base.engine.digests().map_err(job_failure)?;
+            own.tensor_digests = digests.iter().map(|(_, digest)| *digest).collect();
+            if self.assignment.rank == 0 {
+                own.tensor_names = digests.into_iter().map(|(name, _)| name).collect();
+            }
+            own.timings.push(timing("hash_state", start.elapsed().as_secs_f64()));
+        }
         self.outbox.send(wire::message(Kind::StepReport(own)));
+        Ok(())
     }
 
     /// Writes one page of the gallery after `epoch` finished epochs. Pictures are for people: a page that cannot be
