@@ -70,6 +70,8 @@ pub struct Ticket {
     pub tau: f64,
     /// Learning rate.
     pub learning_rate: f64,
+    /// Whether ranks report hashes of their state after it.
+    pub hash_state: bool,
 }
 
 /// A step that all lanes have reported.
@@ -119,6 +121,23 @@ pub enum Command {
         workers: Vec<String>,
         /// The oldest generation whose state is of the same course as this one's.
         lineage: u64,
+    },
+    /// Write to the journal that a job is paused.
+    RecordPaused {
+        /// The job.
+        job: String,
+        /// Why, in the person's words.
+        reason: String,
+    },
+    /// Write to the journal that a job is not paused any more.
+    RecordResumed {
+        /// The job.
+        job: String,
+    },
+    /// Write to the journal that a job went behind all others of its priority.
+    RecordRequeued {
+        /// The job.
+        job: String,
     },
     /// Let the rendezvous of this generation, and of no other one of the job, be used.
     OpenRendezvous {
@@ -250,4 +269,47 @@ pub enum Command {
         /// The job.
         job: String,
     },
+}
+
+impl Command {
+    /// The job to whose order of things it belongs.
+    #[must_use]
+    pub fn job(&self) -> Option<&str> {
+        match self {
+            Self::RecordGeneration { job, .. }
+            | Self::RecordPaused { job, .. }
+            | Self::RecordResumed { job }
+            | Self::RecordRequeued { job }
+            | Self::OpenRendezvous { job, .. }
+            | Self::CloseRendezvous { job }
+            | Self::Prepare { job, .. }
+            | Self::TakeCheckpoint { job, .. }
+            | Self::Release { job, .. }
+            | Self::CommitCheckpoint { job, .. }
+            | Self::RecordCheckpoint { job, .. }
+            | Self::LocateCheckpoint { job }
+            | Self::Finalize { job, .. }
+            | Self::RecordEnd { job, .. }
+            | Self::Announce { job, .. }
+            | Self::JobChanged { job } => Some(job),
+            Self::Assign { assignment, .. } => Some(&assignment.job),
+            Self::Grant { ticket, .. } => Some(&ticket.job),
+            Self::CommitStep(step) => Some(&step.ticket.job),
+            Self::Disconnect { .. } | Self::AnswerCheckpoint { .. } => None,
+        }
+    }
+
+    /// Whether nothing else of its job may be carried out before its record is durable. The record of a checkpoint is not
+    /// such a one: its manifest is what counts.
+    #[must_use]
+    pub fn is_gate(&self) -> bool {
+        matches!(
+            self,
+            Self::RecordGeneration { .. }
+                | Self::RecordPaused { .. }
+                | Self::RecordResumed { .. }
+                | Self::RecordRequeued { .. }
+                | Self::RecordEnd { .. }
+        )
+    }
 }

@@ -17,7 +17,7 @@ impl Core {
             let word = if goodbye { "left" } else { "is lost" };
             let reason = format!("worker {} {word}: {reason}", worker.info.name);
             self.announce(&name, if goodbye { "WorkerLeft" } else { "WorkerLost" }, reason.clone(), !goodbye);
-            self.end_generation(now, &name, &reason, if goodbye { Blame::Nobody } else { Blame::Loss });
+            self.end_generation(now, &name, &reason, if goodbye { Blame::Preemption } else { Blame::Infrastructure });
         }
     }
 
@@ -29,24 +29,37 @@ impl Core {
         self.waiting_jobs_change();
         let Some(name) = self.workers.get(&session).and_then(|w| w.job.clone()) else { return };
         self.announce(&name, "WorkerDraining", text.clone(), false);
-        self.close(now, &name, &text);
+        self.close(now, &name, Closing::new(text, Blame::Preemption));
     }
 
     /// Lets the generation end between two steps; at once while it forms.
-    pub(crate) fn close(&mut self, now: Millis, name: &str, reason: &str) {
+    pub(crate) fn close(&mut self, now: Millis, name: &str, closing: Closing) {
         let Some(job) = self.jobs.get_mut(name) else { return };
         let least = job.job.spec.fleet.min_workers as usize;
         let Phase::Active(generation) = &mut job.phase else { return };
         if generation.training_since.is_none() {
-            self.end_generation(now, name, reason, Blame::Nobody);
+            self.end_generation(now, name, &closing.reason, closing.blame);
+            self.leave_to_queue(name, closing.to_queue);
             return;
         }
-        let stays = |session: &Session| self.workers.get(session).is_some_and(|w| w.draining.is_none());
+        let stays = |session: &Session| self.workers.get(session).is_some_and(crate::state::Worker::stays);
         let staying = generation.members.iter().filter(|m| stays(&m.session)).count();
-        let reason =
-            generation.closing.take().map_or_else(|| reason.to_owned(), |old| format!("{}; {reason}", old.reason));
-        generation.closing = Some(Closing { reason, save_first: staying < least });
+        let closing = Closing { save_first: closing.save_first || staying < least, ..closing };
+        generation.closing = Some(match generation.closing.take() {
+            Some(old) => old.and(closing),
+            None => closing,
+        });
+        self.changed.insert(name.to_owned());
         self.grant(now, name);
+    }
+
+    /// Who had the job's workers a moment ago does not matter: it waits for its turn.
+    fn leave_to_queue(&mut self, name: &str, to_queue: bool) {
+        if let Some(Phase::Queued { at_once, .. }) = self.jobs.get_mut(name).map(|job| &mut job.phase)
+            && to_queue
+        {
+            *at_once = false;
+        }
     }
 
     /// Ends the generation if it is to end and all granted steps are committed. True: no more steps are to be granted now.
@@ -68,8 +81,9 @@ impl Core {
             }
             return true;
         }
-        let reason = closing.reason.clone();
-        self.end_generation(now, name, &reason, Blame::Nobody);
+        let closing = closing.clone();
+        self.end_generation(now, name, &closing.reason, closing.blame);
+        self.leave_to_queue(name, closing.to_queue);
         true
     }
 
@@ -77,28 +91,40 @@ impl Core {
         let Some((name, rank)) = self.membership(session, number) else { return };
         let worker = self.jobs.get(&name).and_then(|j| j.active()).map(|g| g.members[rank].worker.clone());
         let reason = format!("worker {}: {reason}", worker.unwrap_or_default());
-        self.end_generation(now, &name, &reason, Blame::Failure);
+        self.end_generation(now, &name, &reason, Blame::Infrastructure);
     }
 
-    pub(crate) fn on_job_failed(&mut self, session: Session, number: u64, step: u64, reason: &str) {
+    pub(crate) fn on_job_failed(&mut self, now: Millis, session: Session, number: u64, step: u64, reason: &str) {
         let Some((name, rank)) = self.membership(session, number) else { return };
         let worker = self.jobs.get(&name).and_then(|j| j.active()).map(|g| g.members[rank].worker.clone());
-        let reason = format!("at step {step}, worker {}: {reason}", worker.unwrap_or_default());
-        self.begin_end(&name, Outcome::Failed { reason });
+        let sentence = format!("at step {step}, worker {}: {reason}", worker.unwrap_or_default());
+        self.fail_step(now, &name, step, reason, sentence);
+    }
+
+    /// The job itself failed at a step. It is tried again, because a machine may be at fault after all, until it has failed
+    /// often enough in the same way.
+    pub(crate) fn fail_step(&mut self, now: Millis, name: &str, step: u64, reason: &str, sentence: String) {
+        let most = self.config.budgets.same_failure;
+        let Some(job) = self.jobs.get_mut(name) else { return };
+        let times = job.failures.again(step, reason);
+        if times >= most {
+            let reason = format!("{sentence} (the same {times} times, so it is not tried again)");
+            self.begin_end(name, Outcome::Failed { reason });
+        } else {
+            self.end_generation(now, name, &sentence, Blame::Code);
+        }
     }
 
     /// Ends the current generation. The job goes back to the queue, where workers that hold its state go on at once, unless
     /// it failed too often in a row without getting any further.
     pub(crate) fn end_generation(&mut self, now: Millis, name: &str, reason: &str, blame: Blame) {
         let Some(generation) = self.release(name, reason) else { return };
-        if blame == Blame::Failure
+        if blame >= Blame::Infrastructure
             && generation.training_since.is_none()
             && matches!(generation.start, Start::Peers { .. })
         {
             self.distrust(name);
         }
-        let (failures_max, losses_max, first_pause) =
-            (self.config.failures_max, self.config.losses_max, self.config.pause_ms);
         let Some(job) = self.jobs.get_mut(name) else { return };
         if let Some(mut pending) = generation.pending {
             // Asked again in the next generation.
@@ -109,35 +135,33 @@ impl Core {
         job.located = false;
         let failures = &mut job.failures;
         if job.high_water > failures.high_water {
-            (failures.in_a_row, failures.losses_in_a_row) = (0, 0);
+            failures.in_a_row.clear();
         }
         failures.high_water = job.high_water;
-        let pause = match blame {
-            Blame::Nobody => 0,
-            Blame::Loss => {
-                failures.losses_in_a_row += 1;
-                back_off(first_pause, failures.losses_in_a_row.saturating_sub(3))
-            }
-            Blame::Failure => {
-                failures.in_a_row += 1;
-                back_off(first_pause, failures.in_a_row.saturating_sub(1))
-            }
-        };
-        failures.not_before = now + pause;
+        let times = failures.in_a_row.entry(blame).or_default();
+        *times += 1;
+        let (times, at) = (*times, job.high_water);
+        failures.not_before = now + back_off(self.config.pause_ms, times.saturating_sub(free_of_pause(blame)));
         if blame != Blame::Nobody {
             reason.clone_into(&mut failures.last);
         }
-        let (in_a_row, losses, at) = (failures.in_a_row, failures.losses_in_a_row, job.high_water);
         let message = format!("generation {} ended: {reason}", generation.number);
-        self.announce(name, "GenerationEnded", message, blame == Blame::Failure);
+        self.announce(name, "GenerationEnded", message, blame >= Blame::Infrastructure);
         self.changed.insert(name.to_owned());
-        if blame == Blame::Failure && in_a_row >= failures_max {
-            let reason = format!("{in_a_row} generations in a row failed without getting beyond step {at}: {reason}");
+        if times > self.budget(blame) {
+            let reason = format!("{times} generations in a row ended without getting beyond step {at}: {reason}");
             self.begin_end(name, Outcome::Failed { reason });
-        } else if blame == Blame::Loss && losses >= losses_max {
-            let reason =
-                format!("{losses} times in a row a worker was lost before there was a step beyond {at}: {reason}");
-            self.begin_end(name, Outcome::Failed { reason });
+        }
+    }
+
+    /// How often in a row a job may be set back so.
+    fn budget(&self, blame: Blame) -> u32 {
+        let budgets = &self.config.budgets;
+        match blame {
+            Blame::Nobody => u32::MAX,
+            Blame::Preemption => budgets.preemption,
+            Blame::Infrastructure => budgets.infrastructure,
+            Blame::Code => budgets.code,
         }
     }
 
@@ -151,7 +175,8 @@ impl Core {
         }
     }
 
-    fn forget_state_of(&mut self, name: &str) {
+    /// Nobody's state is to be gone on with: the newest checkpoint is.
+    pub(crate) fn forget_state_of(&mut self, name: &str) {
         for worker in self.workers.values_mut().filter(|w| w.held.as_ref().is_some_and(|h| h.job == name)) {
             worker.held = None;
         }
@@ -178,8 +203,9 @@ impl Core {
     /// Releases those whose generation ended and who were not placed anew; a new place says it to the others.
     pub(crate) fn release_leaving(&mut self) {
         for (session, job, generation, reason) in std::mem::take(&mut self.leaving) {
-            let keep = self.jobs.get(&job).is_some_and(|j| !j.has_ended());
-            if self.workers.get(&session).is_some_and(|w| w.job.is_none()) {
+            let goes_on = self.jobs.get(&job).is_some_and(|j| !j.has_ended());
+            if let Some(worker) = self.workers.get(&session).filter(|w| w.job.is_none()) {
+                let keep = goes_on && worker.quarantine.is_none();
                 self.out.push(Command::Release { session, job, generation, reason, keep });
             }
         }
@@ -228,6 +254,16 @@ impl Core {
         job.ended_at = Some(now);
         self.out.push(Command::RecordEnd { job: name.to_owned(), outcome });
         self.changed.insert(name.to_owned());
+    }
+}
+
+/// How often in a row a job goes on at once. One machine takes several workers with it, one after the other.
+fn free_of_pause(blame: Blame) -> u32 {
+    match blame {
+        Blame::Nobody => u32::MAX,
+        Blame::Preemption => 10,
+        Blame::Infrastructure => 3,
+        Blame::Code => 0,
     }
 }
 

@@ -24,6 +24,8 @@ pub struct NewJob {
     pub lineage: u64,
     /// Workers of the newest generation: those that are worth waiting for.
     pub last_workers: Vec<String>,
+    /// Why a person paused it; `None`: it is not paused.
+    pub paused: Option<String>,
     /// Where it starts.
     pub resume: Resume,
 }
@@ -85,6 +87,10 @@ pub struct StepReport {
     pub gradient_norm: f64,
     /// Seconds by phase.
     pub timings: BTreeMap<String, f64>,
+    /// XXH3 of each tensor of the state after the step, in one order for all ranks; empty unless the ticket asks for it.
+    pub tensor_digests: Vec<u64>,
+    /// The names of those tensors; of one rank is enough.
+    pub tensor_names: Vec<String>,
 }
 
 /// One lane's part of a step.
@@ -137,6 +143,23 @@ pub enum Event {
         job: String,
         /// Why, in the person's words; may be empty.
         reason: String,
+    },
+    /// A person asks to pause a job: it saves its state and gives its workers back until it is resumed.
+    PauseRequested {
+        /// The job.
+        job: String,
+        /// Why, in the person's words; may be empty.
+        reason: String,
+    },
+    /// A person asks to let a paused job go on.
+    ResumeRequested {
+        /// The job.
+        job: String,
+    },
+    /// A person asks to send a job to the end of the queue.
+    RequeueRequested {
+        /// The job.
+        job: String,
     },
     /// A person asks for a checkpoint now.
     CheckpointRequested {
@@ -232,7 +255,7 @@ pub enum Event {
         /// What the worker saw.
         reason: String,
     },
-    /// The job itself is at fault.
+    /// The job itself failed: its code, its data, a number that is none.
     JobFailed {
         /// The worker's stream.
         session: Session,

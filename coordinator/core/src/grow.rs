@@ -1,7 +1,20 @@
 //! Jobs that train take free workers in: those prepare first, and join between two steps.
 
-use crate::state::{Generation, Job, Phase, Worker};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::state::{Blame, Closing, Generation, Job, Phase, Worker};
 use crate::{Command, Core, Millis, Session};
+
+/// What one job gets of the free workers.
+struct Share {
+    name: String,
+    priority: i32,
+    members: usize,
+    room: usize,
+    candidates: VecDeque<Session>,
+    got: Vec<Session>,
+}
 
 impl Core {
     pub(crate) fn on_prepared(&mut self, now: Millis, session: Session, job: &str) {
@@ -15,21 +28,45 @@ impl Core {
 
     /// Tells free workers to prepare for a job that could use them, and ends generations that prepared ones wait for.
     pub(crate) fn grow(&mut self, now: Millis) {
-        let mut taken: Vec<Session> = self.reserved.iter().copied().collect();
-        for name in self.growing() {
-            let Some(job) = self.jobs.get(&name) else { continue };
-            let room = job.active().map_or(0, |g| job.most_workers().saturating_sub(g.members.len()));
-            let suitable: Vec<Session> = self.candidates(job).filter(|s| !taken.contains(s)).take(room).collect();
-            taken.extend(&suitable);
+        for (name, suitable) in self.shares() {
             let due = self.joins_at(&name, &suitable).is_some_and(|at| at <= now);
             self.prepare(&name, &suitable);
             if due {
                 let names: Vec<&str> =
                     suitable.iter().filter_map(|s| Some(self.workers.get(s)?.info.name.as_str())).collect();
                 let reason = format!("makes room for {}", names.join(", "));
-                self.close(now, &name, &reason);
+                self.close(now, &name, Closing::new(reason, Blame::Nobody));
             }
         }
+    }
+
+    /// Who of the free workers goes to which job that trains: one by one to the job of the highest priority with room, and
+    /// among equals to the one that has the fewest.
+    fn shares(&self) -> Vec<(String, Vec<Session>)> {
+        let mut shares: Vec<Share> = Vec::new();
+        for name in self.growing() {
+            let Some(job) = self.jobs.get(&name) else { continue };
+            let members = job.active().map_or(0, |g| g.members.len());
+            let room = job.most_workers().saturating_sub(members);
+            let candidates = self.candidates(job).filter(|s| !self.reserved.contains_key(s)).collect();
+            let priority = job.job.spec.priority;
+            shares.push(Share { name, priority, members, room, candidates, got: Vec::new() });
+        }
+        let mut taken: BTreeSet<Session> = BTreeSet::new();
+        loop {
+            for share in &mut shares {
+                while share.candidates.front().is_some_and(|s| taken.contains(s)) {
+                    share.candidates.pop_front();
+                }
+            }
+            let hungry = shares.iter_mut().filter(|s| s.got.len() < s.room && !s.candidates.is_empty());
+            let Some(next) = hungry.min_by_key(|s| (Reverse(s.priority), s.members + s.got.len())) else { break };
+            if let Some(session) = next.candidates.pop_front() {
+                taken.insert(session);
+                next.got.push(session);
+            }
+        }
+        shares.into_iter().map(|s| (s.name, s.got)).collect()
     }
 
     /// When the next generation ends to let workers in.
@@ -65,7 +102,7 @@ impl Core {
         let mut found: Vec<(bool, &str, Session)> = self
             .workers
             .iter()
-            .filter(|(_, w)| w.is_free() && w.has_device(job.job.spec.fleet.device))
+            .filter(|(_, w)| w.is_free() && w.claimed.is_none() && w.has_device(job.job.spec.fleet.device))
             .filter(|(_, w)| w.prepared.as_ref().is_none_or(|(job, _)| job == name))
             // What it holds of a job that waits for others is worth more.
             .filter(|(_, w)| w.held.as_ref().is_none_or(|held| held.job == *name))

@@ -42,6 +42,12 @@ impl Core {
         if held.filter_map(|h| self.jobs.get(&h.job)).any(|job| matches!(job.phase, Phase::Ended { .. })) {
             return Err("nobody keeps the state of a job that has ended".to_owned());
         }
+        let waits = |name: &String| {
+            self.jobs.get(name).is_some_and(|j| !j.has_ended() && j.paused.is_none() && j.active().is_none())
+        };
+        if self.workers.values().filter_map(|w| w.claimed.as_ref()).any(|name| !waits(name)) {
+            return Err("workers are claimed for jobs that wait".to_owned());
+        }
         let names: BTreeSet<&str> = self.workers.values().map(|w| w.info.name.as_str()).collect();
         if names.len() != self.workers.len() {
             return Err("a worker's name is there once".to_owned());
@@ -70,10 +76,10 @@ fn check_generation(core: &Core, name: &str, job: &Job, generation: &Generation)
     holds(open == (job.committed..generation.granted).collect::<Vec<_>>(), "reports are awaited for open steps")?;
     holds(job.lineage > 0 && job.lineage <= generation.number, "a generation belongs to a course")?;
     if generation.training_since.is_some() {
-        let drains = |m: &crate::Member| core.workers.get(&m.session).is_some_and(|w| w.draining.is_some());
+        let leaves = |m: &crate::Member| core.workers.get(&m.session).is_some_and(|w| !w.stays());
         holds(
-            generation.closing.is_some() || !generation.members.iter().any(drains),
-            "a generation with a worker that drains is to end",
+            generation.closing.is_some() || !generation.members.iter().any(leaves),
+            "a generation with a worker that drains or is claimed is to end",
         )?;
     } else {
         holds(generation.granted == job.committed, "nothing is granted before all are ready")?;

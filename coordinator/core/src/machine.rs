@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use r2o_types::Schedule;
 
 use crate::state::{Blame, Failures, Job, Phase, Saving, Wait, Worker};
-use crate::{Command, Event, Held, Millis, NewJob, Notice, Outcome, Refusal, Resume, Session, WorkerInfo};
+use crate::{Command, Event, Held, Millis, NewJob, Notice, Outcome, Resume, Session, WorkerInfo};
 
 /// Spans of time, all in milliseconds, and limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,12 +25,33 @@ pub struct Config {
     pub ahead_ms: Millis,
     /// A generation in which no step is committed for so long has stalled.
     pub stall_ms: Millis,
-    /// Failures in a row without a new step after which a job fails.
-    pub failures_max: u32,
-    /// Losses of workers in a row without a new step after which a job fails.
-    pub losses_max: u32,
-    /// The pause after a second failure; it doubles with each further one, up to a minute.
+    /// After every so many steps all ranks report hashes of their state; 0: never.
+    pub parity_steps: u64,
+    /// How long a worker whose state differed is kept out.
+    pub quarantine_ms: Millis,
+    /// How often a job may be set back without a new step before it fails.
+    pub budgets: Budgets,
+    /// The first pause after failures; it doubles with each further one, up to a minute.
     pub pause_ms: Millis,
+}
+
+/// How often in a row, without a step that was never committed before, a job's generations may end early.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Budgets {
+    /// Because workers were asked to leave, or were given to other jobs.
+    pub preemption: u32,
+    /// Because workers were lost, or networks or machines failed.
+    pub infrastructure: u32,
+    /// Because the job itself failed.
+    pub code: u32,
+    /// In the same way at the same step, even with progress in between: trying again is useless then.
+    pub same_failure: u32,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self { preemption: 100, infrastructure: 20, code: 10, same_failure: 3 }
+    }
 }
 
 impl Default for Config {
@@ -43,8 +64,9 @@ impl Default for Config {
             window: 16,
             ahead_ms: 500,
             stall_ms: 300_000,
-            failures_max: 5,
-            losses_max: 50,
+            parity_steps: 100,
+            quarantine_ms: 10_000,
+            budgets: Budgets::default(),
             pause_ms: 500,
         }
     }
@@ -64,8 +86,10 @@ pub struct Core {
     pub(crate) changed: BTreeSet<String>,
     /// Workers whose generation ended with this event, and why: they are released unless they are placed anew.
     pub(crate) leaving: Vec<(Session, String, u64, String)>,
-    /// Free workers that a queued job waits with.
-    pub(crate) reserved: BTreeSet<Session>,
+    /// How often the states of workers, by name, differed from their peers'.
+    pub(crate) suspects: BTreeMap<String, u32>,
+    /// Free workers that a queued job waits with, and that job.
+    pub(crate) reserved: BTreeMap<Session, String>,
 }
 
 impl Core {
@@ -81,7 +105,8 @@ impl Core {
             out: Vec::new(),
             changed: BTreeSet::new(),
             leaving: Vec::new(),
-            reserved: BTreeSet::new(),
+            suspects: BTreeMap::new(),
+            reserved: BTreeMap::new(),
         }
     }
 
@@ -92,6 +117,9 @@ impl Core {
             Event::WasAway => self.on_was_away(now),
             Event::JobSubmitted(new) => self.on_submitted(*new),
             Event::CancelRequested { job, reason } => self.on_cancel(&job, reason),
+            Event::PauseRequested { job, reason } => self.on_pause(now, &job, reason),
+            Event::ResumeRequested { job } => self.on_resume(&job),
+            Event::RequeueRequested { job } => self.on_requeue(now, &job),
             Event::CheckpointRequested { job, request } => self.on_checkpoint_requested(now, &job, request),
             Event::WorkerJoined { session, worker, held } => self.on_joined(now, session, worker, held),
             Event::WorkerDraining { session, reason } => self.on_draining(now, session, reason),
@@ -110,7 +138,7 @@ impl Core {
                 self.on_generation_failed(now, session, generation, &reason);
             }
             Event::JobFailed { session, generation, step, reason } => {
-                self.on_job_failed(session, generation, step, &reason);
+                self.on_job_failed(now, session, generation, step, &reason);
             }
             Event::CheckpointCommitted { job, generation, step } => self.on_committed(now, &job, generation, step),
             Event::CheckpointNotCommitted { job, generation, step, reason } => {
@@ -126,6 +154,7 @@ impl Core {
         }
         self.expire(now);
         self.place(now);
+        self.claim(now);
         self.grow(now);
         self.release_leaving();
         let mut commands = std::mem::take(&mut self.out);
@@ -145,7 +174,8 @@ impl Core {
             _ => None,
         });
         let stalls = self.jobs.values().filter_map(|job| self.stalls_at(job));
-        leases.chain(jobs).chain(stalls).chain(self.grows_at()).min()
+        let quarantines = self.workers.values().filter_map(|w| w.quarantine);
+        leases.chain(jobs).chain(stalls).chain(quarantines).chain(self.grows_at()).min()
     }
 
     /// How long a worker may be silent.
@@ -168,6 +198,7 @@ impl Core {
             schedule,
             steps_per_epoch: new.steps_per_epoch,
             order: new.order,
+            paused: new.paused,
             phase: Phase::Locating,
             checkpoint: None,
             committed: 0,
@@ -227,12 +258,6 @@ impl Core {
         }
     }
 
-    fn on_cancel(&mut self, name: &str, reason: String) {
-        if self.jobs.get(name).is_some_and(|j| !j.has_ended()) {
-            self.begin_end(name, Outcome::Cancelled { reason });
-        }
-    }
-
     fn on_joined(&mut self, now: Millis, session: Session, info: WorkerInfo, held: Option<Held>) {
         let old: Vec<(Session, bool)> = self
             .workers
@@ -255,7 +280,19 @@ impl Core {
             }
             useful
         });
-        self.workers.insert(session, Worker { info, last_heard: now, job: None, held, draining: None, prepared: None });
+        self.workers.insert(
+            session,
+            Worker {
+                info,
+                last_heard: now,
+                job: None,
+                held,
+                draining: None,
+                prepared: None,
+                claimed: None,
+                quarantine: None,
+            },
+        );
         self.waiting_jobs_change();
     }
 
@@ -277,6 +314,7 @@ impl Core {
 
     /// Whatever time has ended: leases, the forming of generations.
     fn expire(&mut self, now: Millis) {
+        self.end_quarantines(now);
         let lease = self.config.lease_ms;
         let silent: Vec<Session> =
             self.workers.iter().filter(|(_, w)| w.last_heard + lease <= now).map(|(s, _)| *s).collect();
@@ -296,7 +334,7 @@ impl Core {
             })
             .collect();
         for (name, reason) in late {
-            self.end_generation(now, &name, &reason, Blame::Failure);
+            self.end_generation(now, &name, &reason, Blame::Infrastructure);
         }
         self.expire_stalled(now);
         let waiting: Vec<String> = self
@@ -340,28 +378,12 @@ impl Core {
                     self.lose(now, session, &reason, false);
                 }
             }
-            self.end_generation(now, &name, &format!("no step was committed in {limit} ms"), Blame::Failure);
+            self.end_generation(now, &name, &format!("no step was committed in {limit} ms"), Blame::Infrastructure);
         }
     }
 
     pub(crate) fn announce(&mut self, job: &str, reason: &'static str, message: String, warning: bool) {
         self.out.push(Command::Announce { job: job.to_owned(), notice: Notice { reason, message, warning } });
-    }
-
-    fn on_checkpoint_requested(&mut self, now: Millis, name: &str, request: u64) {
-        let refusal = match self.jobs.get_mut(name) {
-            None => Refusal::NoSuchJob,
-            Some(job) if matches!(job.phase, Phase::Active(_)) => {
-                job.saving.requests.push(request);
-                self.grant(now, name);
-                return;
-            }
-            Some(_) => {
-                let reason = self.jobs.get(name).map(|j| self.reason(j).to_string()).unwrap_or_default();
-                Refusal::NotTraining { reason }
-            }
-        };
-        self.out.push(Command::AnswerCheckpoint { request, answer: Err(refusal) });
     }
 
     /// The job of whose generation `number` this stream is a member, and its rank. Everything of another generation is

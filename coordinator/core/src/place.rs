@@ -45,11 +45,11 @@ impl Core {
                 None => {}
             }
         }
-        self.reserved = reserved.into_keys().collect();
+        self.reserved = reserved;
     }
 
     /// Queued jobs: first those whose workers were at work a moment ago, then by priority, then by age.
-    fn queue(&self) -> Vec<String> {
+    pub(crate) fn queue(&self) -> Vec<String> {
         let place = |(name, job): (&String, &Job)| match job.phase {
             Phase::Queued { at_once, .. } => Some((!at_once, -job.job.spec.priority, job.order, name.clone())),
             _ => None,
@@ -62,6 +62,9 @@ impl Core {
     fn decide(&self, now: Millis, name: &str, reserved: &mut BTreeMap<Session, String>) -> Option<Decision> {
         let job = self.jobs.get(name)?;
         let Phase::Queued { enough_since, at_once, .. } = job.phase else { return None };
+        if job.paused.is_some() {
+            return Some(Decision::Wait { wait: Wait::Paused, enough_since: None });
+        }
         if job.failures.not_before > now {
             let holders = self.workers.iter().filter(|(_, w)| w.is_free() && job.is_held_by(w));
             reserved.extend(holders.map(|(session, _)| (*session, name.to_owned())));
@@ -73,7 +76,7 @@ impl Core {
             if !worker.is_free() || !worker.has_device(job.job.spec.fleet.device) {
                 continue;
             }
-            match reserved.get(session) {
+            match reserved.get(session).or(worker.claimed.as_ref()).filter(|other| *other != name) {
                 Some(other) => ahead = Some(other.clone()),
                 None => free.push((standing(job, worker), &worker.info.name, *session)),
             }
@@ -81,11 +84,18 @@ impl Core {
         // By standing; then by name, so that the same workers get the same ranks again.
         free.sort_unstable();
         let (least, most) = (job.job.spec.fleet.min_workers as usize, job.most_workers());
-        free.truncate(most);
+        let share = if at_once { most } else { self.share_of(job, free.len()) };
+        free.truncate(most.min(share));
         let mut sessions: Vec<Session> = free.iter().map(|(.., s)| *s).collect();
         if sessions.len() < least {
             reserved.extend(sessions.iter().map(|s| (*s, name.to_owned())));
-            let wait = ahead.map_or(Wait::Workers, Wait::Behind);
+            let coming =
+                self.workers.values().filter(|w| w.job.is_some() && w.claimed.as_deref() == Some(name)).count();
+            let wait = match ahead {
+                _ if coming > 0 => Wait::Claimed(coming),
+                Some(ahead) => Wait::Behind(ahead),
+                None => Wait::Workers,
+            };
             return Some(Decision::Wait { wait, enough_since: None });
         }
         let holders = free.iter().filter(|(standing, ..)| *standing == Standing::Holds).count();
@@ -95,7 +105,9 @@ impl Core {
         let back = job.last_workers.iter().all(|n| free.iter().any(|(_, name, _)| name == n));
         let complete = if job.last_workers.is_empty() { sessions.len() >= most } else { back };
         let since = enough_since.unwrap_or(now);
-        if at_work || complete || since + self.config.join_window_ms <= now {
+        // Others gave up what it needs: they did not do so to see it wait.
+        let given = sessions.iter().any(|s| self.workers.get(s).is_some_and(|w| w.claimed.is_some()));
+        if at_work || complete || given || since + self.config.join_window_ms <= now {
             if at_work && at_hand >= least {
                 // Strangers have engines to build: they join later, without holding anybody.
                 sessions.truncate(at_hand);
@@ -104,6 +116,24 @@ impl Core {
         }
         reserved.extend(sessions.iter().map(|s| (*s, name.to_owned())));
         Some(Decision::Wait { wait: Wait::Joining { free: sessions.len() }, enough_since: Some(since) })
+    }
+
+    /// How many of `free` workers a job may start with, so that those of the same priority behind it can start, too, and
+    /// what is left is shared out.
+    fn share_of(&self, job: &Job, free: usize) -> usize {
+        let least = job.job.spec.fleet.min_workers as usize;
+        let mut left = free.saturating_sub(least);
+        let mut others = 0;
+        for name in self.queue() {
+            let Some(other) = self.jobs.get(&name) else { continue };
+            let behind = other.job.spec.priority == job.job.spec.priority && other.order > job.order;
+            let needs = other.job.spec.fleet.min_workers as usize;
+            if behind && other.paused.is_none() && needs <= left {
+                left -= needs;
+                others += 1;
+            }
+        }
+        least + left.div_ceil(1 + others)
     }
 
     fn keep_waiting(&mut self, name: &str, new: Wait, since: Option<Millis>) {
@@ -147,6 +177,7 @@ impl Core {
                 let worker = self.workers.get_mut(session)?;
                 worker.job = Some(name.to_owned());
                 worker.prepared = None;
+                worker.claimed = None;
                 let info = &worker.info;
                 Some(Member { session: *session, worker: info.name.clone(), address: info.address.clone(), lanes })
             })

@@ -70,9 +70,19 @@ pub enum Reason {
         /// Workers that the job can use.
         most: usize,
     },
+    /// Workers of other jobs finish their step for it.
+    Claiming {
+        /// How many.
+        workers: usize,
+    },
+    /// A person paused it.
+    Paused {
+        /// Why, in the person's words; may be empty.
+        reason: String,
+    },
     /// A generation failed a moment ago.
-    Pausing {
-        /// Failures in a row without a new step.
+    BackingOff {
+        /// Times in a row without a new step.
         failures: u32,
         /// The last one.
         last: String,
@@ -88,6 +98,11 @@ pub enum Reason {
     Training {
         /// Workers of the generation.
         workers: usize,
+    },
+    /// Steps are being computed, and the generation ends with those that are granted.
+    HandingOver {
+        /// Why.
+        reason: String,
     },
     /// All steps are done; the last checkpoint is being written.
     LastCheckpoint,
@@ -135,7 +150,13 @@ impl fmt::Display for Reason {
             Self::Joining { free, most } => {
                 write!(f, "starts in a moment with {free} workers, unless more join (it can use {most})")
             }
-            Self::Pausing { failures, last } => {
+            Self::Claiming { workers: 1 } => f.write_str("waits for 1 worker that finishes its step for another job"),
+            Self::Claiming { workers } => {
+                write!(f, "waits for {workers} workers that finish their step for other jobs")
+            }
+            Self::Paused { reason } if reason.is_empty() => f.write_str("is paused until `r2octl resume`"),
+            Self::Paused { reason } => write!(f, "is paused until `r2octl resume`: {reason}"),
+            Self::BackingOff { failures, last } => {
                 write!(
                     f,
                     "tries again in a moment, after {failures} failures in a row without a new step; the last one: {last}"
@@ -146,6 +167,7 @@ impl fmt::Display for Reason {
             }
             Self::Training { workers: 1 } => f.write_str("trains on 1 worker"),
             Self::Training { workers } => write!(f, "trains on {workers} workers"),
+            Self::HandingOver { reason } => write!(f, "trains to the end of the granted steps, then: {reason}"),
             Self::LastCheckpoint => f.write_str("all steps are done; writes the last checkpoint"),
             Self::CheckpointsFail { last } => write!(f, "checkpoints cannot be written: {last}"),
             Self::Finalizing { .. } => f.write_str("ends; writes history and report"),

@@ -1,15 +1,16 @@
-//! What the journal says, and what it amounts to when it is read again.
+//! What the journal says, and what it amounts to when it is read again. How records are stored is the shell's matter.
 
 use std::collections::BTreeMap;
 
-use r2o_coordinator_core::{NewJob, Outcome, Resume};
 use r2o_types::TrainJob;
 use serde::{Deserialize, Serialize};
+
+use crate::{Command, NewJob, Outcome, Resume};
 
 /// One journal record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub(crate) enum Record {
+pub enum Record {
     /// A job was accepted.
     JobSubmitted {
         /// The resolved job.
@@ -46,6 +47,38 @@ pub(crate) enum Record {
         /// Milliseconds since 1970.
         unix_ms: u64,
     },
+    /// A person paused a job.
+    JobPaused {
+        /// The job.
+        job: String,
+        /// Why, in the person's words.
+        reason: String,
+        /// Milliseconds since 1970.
+        unix_ms: u64,
+    },
+    /// A paused job goes on.
+    JobResumed {
+        /// The job.
+        job: String,
+        /// Milliseconds since 1970.
+        unix_ms: u64,
+    },
+    /// A job went behind all others of its priority.
+    JobRequeued {
+        /// The job.
+        job: String,
+        /// Milliseconds since 1970.
+        unix_ms: u64,
+    },
+    /// All that the records before amount to; they may be gone.
+    Snapshot {
+        /// The highest generation.
+        last_generation: u64,
+        /// Jobs by name.
+        jobs: BTreeMap<String, JobFacts>,
+        /// Milliseconds since 1970.
+        unix_ms: u64,
+    },
     /// A job ended.
     JobEnded {
         /// The job.
@@ -57,10 +90,31 @@ pub(crate) enum Record {
     },
 }
 
+impl Record {
+    /// What the journal must say before, or in the case of a checkpoint because, a command is carried out; `None`: nothing.
+    #[must_use]
+    pub fn of(command: &Command, unix_ms: u64) -> Option<Self> {
+        let record = match command.clone() {
+            Command::RecordGeneration { job, generation, workers, lineage } => {
+                Self::GenerationOpened { job, generation, workers, lineage, unix_ms }
+            }
+            Command::RecordPaused { job, reason } => Self::JobPaused { job, reason, unix_ms },
+            Command::RecordResumed { job } => Self::JobResumed { job, unix_ms },
+            Command::RecordRequeued { job } => Self::JobRequeued { job, unix_ms },
+            Command::RecordCheckpoint { job, generation, step } => {
+                Self::CheckpointCommitted { job, generation, step, unix_ms }
+            }
+            Command::RecordEnd { job, outcome } => Self::JobEnded { job, outcome: outcome.into(), unix_ms },
+            _ => return None,
+        };
+        Some(record)
+    }
+}
+
 /// How a job ended, as the journal spells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "camelCase")]
-pub(crate) enum End {
+pub enum End {
     /// All steps are saved.
     Succeeded,
     /// It could not go on.
@@ -95,13 +149,69 @@ impl From<End> for Outcome {
     }
 }
 
+/// What the journal says of one job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobFacts {
+    /// The resolved job.
+    pub job: Box<TrainJob>,
+    /// Steps of one epoch on its data set.
+    pub steps_per_epoch: u64,
+    /// Place in the queue among equal priorities.
+    pub order: u64,
+    /// Milliseconds since 1970.
+    pub submitted_unix_ms: u64,
+    /// The highest generation that worked for it.
+    pub last_generation: u64,
+    /// The oldest generation whose state is of the current course; 0: none.
+    pub lineage: u64,
+    /// Workers of the newest generation.
+    pub last_workers: Vec<String>,
+    /// Why a person paused it, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
+    /// Steps in its newest checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<u64>,
+    /// How and when it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<(End, u64)>,
+}
+
+impl JobFacts {
+    /// The job as the core takes it. One that had not ended looks for its newest checkpoint.
+    fn new_job(&self) -> NewJob {
+        let resume = match &self.ended {
+            Some((outcome, at)) => {
+                Resume::Ended { outcome: outcome.clone().into(), at: *at, checkpoint: self.checkpoint }
+            }
+            None => Resume::Locate,
+        };
+        NewJob {
+            job: (*self.job).clone(),
+            steps_per_epoch: self.steps_per_epoch,
+            order: self.order,
+            submitted_at: self.submitted_unix_ms,
+            last_generation: self.last_generation,
+            lineage: self.lineage,
+            last_workers: self.last_workers.clone(),
+            paused: self.paused.clone(),
+            resume,
+        }
+    }
+}
+
+/// Jobs that have ended and that a snapshot still lists; what they made is in their own storage.
+const ENDED_KEPT: usize = 500;
+
 /// What the journal amounts to.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Replayed {
-    /// Jobs as the core takes them, in the order of their submission.
-    pub(crate) jobs: Vec<NewJob>,
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Fold {
     /// The highest generation.
-    pub(crate) last_generation: u64,
+    pub last_generation: u64,
+    jobs: BTreeMap<String, JobFacts>,
+    /// Records since the last snapshot.
+    pub since_snapshot: u64,
 }
 
 /// A record that cannot be understood: written by a newer version, or not by a coordinator.
@@ -116,49 +226,95 @@ pub struct UnknownRecord {
     source: serde_json::Error,
 }
 
-/// Reads the journal. A job that had not ended goes back to the queue and looks for its newest checkpoint.
-pub(crate) fn replay(records: &[(u64, Vec<u8>)]) -> Result<Replayed, UnknownRecord> {
-    let mut jobs: BTreeMap<String, NewJob> = BTreeMap::new();
-    let mut checkpoints: BTreeMap<String, u64> = BTreeMap::new();
-    let mut last_generation = 0;
-    for (number, bytes) in records {
-        let record = serde_json::from_slice(bytes).map_err(|source| UnknownRecord { number: *number, source })?;
+impl Fold {
+    /// Reads the journal: numbers and payloads in order.
+    ///
+    /// # Errors
+    /// When a record cannot be understood, or those before it are gone and no snapshot repeats them.
+    pub fn of(records: &[(u64, Vec<u8>)]) -> Result<Self, UnknownRecord> {
+        let mut fold = Self::default();
+        let mut whole = records.first().is_none_or(|(number, _)| *number == 0);
+        for (number, bytes) in records {
+            let unknown = |source| UnknownRecord { number: *number, source };
+            let record: Record = serde_json::from_slice(bytes).map_err(unknown)?;
+            // Trimming goes from the oldest on, and may not have reached the snapshot yet.
+            whole |= matches!(record, Record::Snapshot { .. });
+            if whole {
+                fold.add(*number, record);
+            }
+        }
+        match records.first() {
+            Some((number, _)) if !whole => {
+                let message = format!("the records before {number} are gone, and there is no snapshot");
+                Err(UnknownRecord { number: *number, source: serde::de::Error::custom(message) })
+            }
+            _ => Ok(fold),
+        }
+    }
+
+    /// Takes the next record.
+    pub fn add(&mut self, number: u64, record: Record) {
+        self.since_snapshot += 1;
         match record {
-            Record::JobSubmitted { job, steps_per_epoch, last_generation: floor, unix_ms } => {
-                last_generation = last_generation.max(floor);
+            Record::JobSubmitted { job, steps_per_epoch, last_generation, unix_ms } => {
+                self.last_generation = self.last_generation.max(last_generation);
                 let name = job.metadata.name.clone();
-                checkpoints.remove(&name);
-                let new = NewJob {
-                    job: *job,
+                let facts = JobFacts {
+                    job,
                     steps_per_epoch,
-                    order: *number,
-                    submitted_at: unix_ms,
-                    last_generation: floor,
+                    order: number,
+                    submitted_unix_ms: unix_ms,
+                    last_generation,
                     lineage: 0,
                     last_workers: Vec::new(),
-                    resume: Resume::Locate,
+                    paused: None,
+                    checkpoint: None,
+                    ended: None,
                 };
-                jobs.insert(name, new);
+                self.jobs.insert(name, facts);
             }
             Record::GenerationOpened { job, generation, workers, lineage, .. } => {
-                last_generation = last_generation.max(generation);
-                if let Some(job) = jobs.get_mut(&job) {
-                    job.last_generation = job.last_generation.max(generation);
-                    (job.lineage, job.last_workers) = (lineage, workers);
-                }
+                self.last_generation = self.last_generation.max(generation);
+                self.with(&job, |facts| {
+                    facts.last_generation = facts.last_generation.max(generation);
+                    (facts.lineage, facts.last_workers) = (lineage, workers);
+                });
             }
-            Record::CheckpointCommitted { job, step, .. } => _ = checkpoints.insert(job, step),
-            Record::JobEnded { job: name, outcome, unix_ms } => {
-                let checkpoint = checkpoints.get(&name).copied();
-                if let Some(job) = jobs.get_mut(&name) {
-                    job.resume = Resume::Ended { outcome: outcome.into(), at: unix_ms, checkpoint };
-                }
+            Record::CheckpointCommitted { job, step, .. } => self.with(&job, |facts| facts.checkpoint = Some(step)),
+            Record::JobPaused { job, reason, .. } => self.with(&job, |facts| facts.paused = Some(reason)),
+            Record::JobResumed { job, .. } => self.with(&job, |facts| facts.paused = None),
+            Record::JobRequeued { job, .. } => self.with(&job, |facts| facts.order = number),
+            Record::JobEnded { job, outcome, unix_ms } => {
+                self.with(&job, |facts| facts.ended = Some((outcome, unix_ms)));
+            }
+            Record::Snapshot { last_generation, jobs, .. } => {
+                *self = Self { last_generation, jobs, since_snapshot: 0 };
             }
         }
     }
-    let mut jobs: Vec<NewJob> = jobs.into_values().collect();
-    jobs.sort_by_key(|j| j.order);
-    Ok(Replayed { jobs, last_generation })
+
+    fn with(&mut self, job: &str, change: impl FnOnce(&mut JobFacts)) {
+        if let Some(facts) = self.jobs.get_mut(job) {
+            change(facts);
+        }
+    }
+
+    /// Jobs as the core takes them, in the order of the queue.
+    pub fn jobs(&self) -> Vec<NewJob> {
+        let mut jobs: Vec<NewJob> = self.jobs.values().map(JobFacts::new_job).collect();
+        jobs.sort_by_key(|j| j.order);
+        jobs
+    }
+
+    /// One record that says the same as all before; of jobs that ended long ago it says nothing any more.
+    pub fn snapshot(&self, unix_ms: u64) -> Record {
+        let mut ended: Vec<u64> = self.jobs.values().filter_map(|facts| Some(facts.ended.as_ref()?.1)).collect();
+        ended.sort_unstable();
+        let oldest = ended.iter().rev().nth(ENDED_KEPT.saturating_sub(1)).copied().unwrap_or(0);
+        let stays = |facts: &JobFacts| facts.ended.as_ref().is_none_or(|(_, at)| *at >= oldest);
+        let jobs = self.jobs.iter().filter(|(_, facts)| stays(facts)).map(|(n, f)| (n.clone(), f.clone())).collect();
+        Record::Snapshot { last_generation: self.last_generation, jobs, unix_ms }
+    }
 }
 
 #[cfg(test)]
@@ -193,27 +349,80 @@ mod tests {
             Record::CheckpointCommitted { job: "a".into(), generation: 4, step: 9, unix_ms: 7 },
             Record::JobEnded { job: "a".into(), outcome: End::Cancelled { reason: "x".into() }, unix_ms: 8 },
         ]);
-        let replayed = replay(&records).unwrap();
-        assert_eq!(replayed.last_generation, 4);
-        assert_eq!((replayed.jobs[0].lineage, &replayed.jobs[0].last_workers), (3, &vec!["w".to_owned()]));
-        assert_eq!(replayed.jobs.iter().map(|j| j.order).collect::<Vec<_>>(), [0, 1]);
-        assert!(matches!(replayed.jobs[0].resume, Resume::Ended { checkpoint: Some(9), at: 8, .. }));
-        assert_eq!(replayed.jobs[1].resume, Resume::Locate);
+        let fold = Fold::of(&records).unwrap();
+        let jobs = fold.jobs();
+        assert_eq!(fold.last_generation, 4);
+        assert_eq!((jobs[0].lineage, &jobs[0].last_workers), (3, &vec!["w".to_owned()]));
+        assert_eq!(jobs.iter().map(|j| j.order).collect::<Vec<_>>(), [0, 1]);
+        assert!(matches!(jobs[0].resume, Resume::Ended { checkpoint: Some(9), at: 8, .. }));
+        assert_eq!(jobs[1].resume, Resume::Locate);
     }
 
     #[test]
     fn a_job_submitted_again_is_open_again() {
         let submitted = || Record::JobSubmitted { job: job("a"), steps_per_epoch: 7, last_generation: 2, unix_ms: 5 };
         let ended = Record::JobEnded { job: "a".into(), outcome: End::Succeeded, unix_ms: 8 };
-        let replayed = replay(&journal(&[submitted(), ended, submitted()])).unwrap();
-        assert_eq!(replayed.jobs.len(), 1);
-        assert_eq!((replayed.jobs[0].order, &replayed.jobs[0].resume), (2, &Resume::Locate));
-        assert_eq!(replayed.last_generation, 2);
+        let fold = Fold::of(&journal(&[submitted(), ended, submitted()])).unwrap();
+        let jobs = fold.jobs();
+        assert_eq!(jobs.len(), 1);
+        assert_eq!((jobs[0].order, &jobs[0].resume), (2, &Resume::Locate));
+        assert_eq!(fold.last_generation, 2);
     }
 
     #[test]
     fn an_unknown_record_is_named() {
-        let error = replay(&[(3, b"{\"kind\":\"future\"}".to_vec())]).unwrap_err();
+        let error = Fold::of(&[(3, b"{\"kind\":\"future\"}".to_vec())]).unwrap_err();
         assert!(error.to_string().contains("journal record 3"), "{error}");
+    }
+
+    #[test]
+    fn a_snapshot_says_what_the_records_before_it_said() {
+        let submitted =
+            |name| Record::JobSubmitted { job: job(name), steps_per_epoch: 7, last_generation: 0, unix_ms: 5 };
+        let opened = Record::GenerationOpened {
+            job: "a".into(),
+            generation: 4,
+            workers: vec!["w".into()],
+            lineage: 3,
+            unix_ms: 6,
+        };
+        let mut records = vec![
+            submitted("a"),
+            submitted("b"),
+            opened,
+            Record::JobPaused { job: "b".into(), reason: "later".into(), unix_ms: 7 },
+            Record::JobRequeued { job: "a".into(), unix_ms: 7 },
+            Record::JobEnded { job: "a".into(), outcome: End::Succeeded, unix_ms: 8 },
+        ];
+        let before = Fold::of(&journal(&records)).unwrap();
+        assert_eq!(before.jobs().iter().map(|j| j.order).collect::<Vec<_>>(), [1, 4], "a went behind b");
+        assert_eq!(before.jobs()[0].paused.as_deref(), Some("later"));
+        records.push(before.snapshot(9));
+        records.push(Record::JobResumed { job: "b".into(), unix_ms: 10 });
+        let all = journal(&records);
+        let after = Fold::of(&all).unwrap();
+        for trimmed in 0..=6 {
+            assert_eq!(Fold::of(&all[trimmed..]).unwrap(), after, "with {trimmed} records trimmed");
+        }
+        assert_eq!((after.jobs().len(), after.since_snapshot), (2, 1));
+        assert_eq!(after.jobs()[0].paused, None);
+        assert!(Fold::of(&all[7..]).is_err(), "what the snapshot said is lost");
+    }
+
+    #[test]
+    fn a_snapshot_lists_the_jobs_that_ended_last() {
+        let mut fold = Fold::default();
+        for n in 0..600_u64 {
+            let name = format!("j{n}");
+            let submitted =
+                Record::JobSubmitted { job: job(&name), steps_per_epoch: 7, last_generation: n, unix_ms: n };
+            fold.add(2 * n, submitted);
+            if n > 0 {
+                fold.add(2 * n + 1, Record::JobEnded { job: name, outcome: End::Succeeded, unix_ms: n });
+            }
+        }
+        let Record::Snapshot { jobs, last_generation, .. } = fold.snapshot(700) else { panic!() };
+        assert_eq!((jobs.len(), last_generation), (501, 599));
+        assert!(jobs.contains_key("j0") && jobs.contains_key("j599") && !jobs.contains_key("j50"));
     }
 }

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::parity::{Difference, difference};
 use crate::state::{Blame, Job, Phase};
-use crate::{
-    Command, CommittedStep, Config, Core, Held, LaneReport, Millis, Outcome, Session, Start, StepReport, Ticket,
-};
+use crate::{Command, CommittedStep, Config, Core, Held, LaneReport, Millis, Session, Start, StepReport, Ticket};
 
 impl Core {
     pub(crate) fn on_recovered(&mut self, session: Session, number: u64, reports: Vec<(u64, StepReport)>) {
@@ -36,7 +35,7 @@ impl Core {
         if !possible || !same {
             let reason =
                 format!("worker {worker} holds {step} steps; {committed} are committed, and all must hold the same");
-            self.end_generation(now, &name, &reason, Blame::Failure);
+            self.end_generation(now, &name, &reason, Blame::Infrastructure);
             return;
         }
         generation.ready[rank] = Some(step);
@@ -128,7 +127,10 @@ impl Core {
     }
 
     fn ticket(&self, name: &str, generation: u64, step: u64) -> Option<Ticket> {
-        let clock = self.jobs.get(name)?.schedule.at(step);
+        let job = self.jobs.get(name)?;
+        let clock = job.schedule.at(step);
+        let every = self.config.parity_steps;
+        let compare = every > 0 && job.active().is_some_and(|g| g.members.len() > 1);
         Some(Ticket {
             job: name.to_owned(),
             generation,
@@ -138,6 +140,7 @@ impl Core {
             k: clock.k,
             tau: clock.tau,
             learning_rate: clock.learning_rate,
+            hash_state: compare && (step + 1).is_multiple_of(every),
         })
     }
 
@@ -163,7 +166,7 @@ impl Core {
             }
         };
         match wrong {
-            Some(reason) => self.end_generation(now, &name, &reason, Blame::Failure),
+            Some(reason) => self.end_generation(now, &name, &reason, Blame::Infrastructure),
             None => {
                 if let Some(held) = self.workers.get_mut(&session).and_then(|w| w.held.as_mut()) {
                     held.step = step + 1;
@@ -175,23 +178,32 @@ impl Core {
 
     /// Commits the next steps as long as all ranks have reported them.
     fn commit_steps(&mut self, now: Millis, name: &str) {
-        while let Some(step) = self.next_commit(now, name) {
+        while let Some((step, difference)) = self.next_commit(now, name) {
             if let Some((lane, loss)) = step.lanes.iter().find(|l| !l.loss.is_finite()).map(|l| (l.lane, l.loss)) {
-                let reason = format!("the loss of lane {lane} at step {} is {loss}", step.ticket.step);
-                self.begin_end(name, Outcome::Failed { reason });
+                let number = step.ticket.step;
+                let reason = format!("the loss of lane {lane} at step {number} is {loss}");
+                // The step is in everybody's state: only a checkpoint is from before it.
+                self.forget_state_of(name);
+                self.fail_step(now, name, number, &reason, reason.clone());
                 return;
             }
             if let Some(job) = self.jobs.get_mut(name) {
                 job.committed = step.ticket.step + 1;
                 job.high_water = job.high_water.max(job.committed);
             }
+            let number = step.ticket.step;
             self.out.push(Command::CommitStep(Box::new(step)));
             self.changed.insert(name.to_owned());
+            if let Some(difference) = difference {
+                self.on_difference(now, name, number, &difference);
+                return;
+            }
         }
         self.grant(now, name);
     }
 
-    fn next_commit(&mut self, now: Millis, name: &str) -> Option<CommittedStep> {
+    /// The next step that all ranks have reported, and how their states differ after it, if they do.
+    fn next_commit(&mut self, now: Millis, name: &str) -> Option<(CommittedStep, Option<Difference>)> {
         let job = self.jobs.get_mut(name)?;
         let (step, steps_per_epoch) = (job.committed, job.steps_per_epoch);
         let batch = &job.job.spec.batch;
@@ -208,7 +220,8 @@ impl Core {
         generation.last_commit_at = now;
         let number = generation.number;
         let ticket = self.ticket(name, number, step)?;
-        Some(merge(ticket, parts, images, seconds, (step + 1).is_multiple_of(steps_per_epoch)))
+        let difference = difference(&parts);
+        Some((merge(ticket, parts, images, seconds, (step + 1).is_multiple_of(steps_per_epoch)), difference))
     }
 }
 

@@ -72,7 +72,7 @@ impl Core {
         match part {
             Ok(_) if !reported => {
                 let reason = format!("worker {worker} saved the state after step {step} before it reported that step");
-                self.end_generation(now, &name, &reason, Blame::Failure);
+                self.end_generation(now, &name, &reason, Blame::Infrastructure);
             }
             Ok(tensors) => {
                 pending.parts[rank] = Some(tensors);

@@ -19,12 +19,21 @@ pub(crate) struct Worker {
     pub(crate) draining: Option<String>,
     /// The job for which it was told to prepare, and since when it is prepared.
     pub(crate) prepared: Option<(String, Option<Millis>)>,
+    /// The queued job that gets it when its generation ends.
+    pub(crate) claimed: Option<String>,
+    /// Until when it gets nothing, because its state differed from its peers'.
+    pub(crate) quarantine: Option<Millis>,
 }
 
 impl Worker {
     /// Whether it could be placed in a generation.
     pub(crate) fn is_free(&self) -> bool {
-        self.job.is_none() && self.draining.is_none()
+        self.job.is_none() && self.draining.is_none() && self.quarantine.is_none()
+    }
+
+    /// Whether it stays in its generation when that is formed anew.
+    pub(crate) fn stays(&self) -> bool {
+        self.draining.is_none() && self.claimed.is_none()
     }
 
     pub(crate) fn has_device(&self, wanted: Device) -> bool {
@@ -42,7 +51,10 @@ pub(crate) struct Job {
     pub(crate) spec: Arc<str>,
     pub(crate) schedule: Schedule,
     pub(crate) steps_per_epoch: u64,
+    /// Place in the queue among equal priorities.
     pub(crate) order: u64,
+    /// Why a person paused it; `None`: it is not paused.
+    pub(crate) paused: Option<String>,
     pub(crate) phase: Phase,
     /// The newest committed checkpoint.
     pub(crate) checkpoint: Option<u64>,
@@ -104,13 +116,25 @@ impl Job {
 /// Generations that ended early in a row without a step that was never committed before.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
-    /// Failures of programs, networks and machines that are still there.
-    pub(crate) in_a_row: u32,
-    /// Workers that went away.
-    pub(crate) losses_in_a_row: u32,
+    /// By what they are blamed on: each has a budget of its own.
+    pub(crate) in_a_row: BTreeMap<Blame, u32>,
     pub(crate) high_water: u64,
+    /// The newest failure of the job itself: its step, what went wrong, how often the same in a row.
+    pub(crate) same: Option<(u64, String, u32)>,
     pub(crate) last: String,
     pub(crate) not_before: Millis,
+}
+
+impl Failures {
+    /// One more failure of the job itself; how often it has failed the same way at the same step.
+    pub(crate) fn again(&mut self, step: u64, reason: &str) -> u32 {
+        let times = match &self.same {
+            Some((s, r, times)) if *s == step && r == reason => times + 1,
+            _ => 1,
+        };
+        self.same = Some((step, reason.to_owned(), times));
+        times
+    }
 }
 
 /// When the next checkpoint is due.
@@ -149,8 +173,14 @@ pub(crate) enum Phase {
 pub(crate) enum Wait {
     Workers,
     Behind(String),
-    Joining { free: usize },
+    Joining {
+        free: usize,
+    },
     Pause,
+    /// Paused by a person.
+    Paused,
+    /// So many workers of other jobs finish their step for it.
+    Claimed(usize),
 }
 
 #[derive(Debug)]
@@ -210,15 +240,37 @@ pub(crate) struct Closing {
     pub(crate) reason: String,
     /// Nobody who stays could go on: the state must be saved before.
     pub(crate) save_first: bool,
+    /// What the end says against the job.
+    pub(crate) blame: Blame,
+    /// Its workers are not the first to go on with it: a person sent it back to the queue.
+    pub(crate) to_queue: bool,
+}
+
+impl Closing {
+    pub(crate) fn new(reason: String, blame: Blame) -> Self {
+        Self { reason, save_first: false, blame, to_queue: false }
+    }
+
+    /// The same, for two reasons.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            reason: format!("{}; {}", self.reason, other.reason),
+            save_first: self.save_first || other.save_first,
+            blame: self.blame.max(other.blame),
+            to_queue: self.to_queue || other.to_queue,
+        }
+    }
 }
 
 /// What the end of a generation says against its job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Blame {
     /// Nothing: it was planned.
     Nobody,
-    /// A worker went away.
-    Loss,
-    /// Something failed.
-    Failure,
+    /// A worker was asked to leave, or another job took it.
+    Preemption,
+    /// A worker was lost, or a network or a machine failed.
+    Infrastructure,
+    /// The job itself: its code, its data, a number that is none.
+    Code,
 }

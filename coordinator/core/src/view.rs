@@ -10,6 +10,8 @@ use crate::{Core, Member, Millis, Outcome, Reason};
 pub enum JobState {
     /// Waits for workers.
     Queued,
+    /// Waits for a person to resume it.
+    Paused,
     /// A generation is being formed.
     Starting,
     /// Steps are computed, or the end is being written.
@@ -41,6 +43,8 @@ pub struct JobView {
     pub state: JobState,
     /// Why it is in that state.
     pub reason: Reason,
+    /// Whether a person paused it, though it may still finish its granted steps.
+    pub paused: bool,
     /// The newest generation; 0: none yet.
     pub generation: u64,
     /// Steps of the whole job.
@@ -95,6 +99,7 @@ impl Core {
             spec: Arc::clone(&job.spec),
             state: state(job),
             reason: self.reason(job),
+            paused: job.paused.is_some(),
             generation: job.generation,
             steps: job.steps(),
             steps_per_epoch: job.steps_per_epoch,
@@ -153,7 +158,12 @@ impl Core {
         match wait {
             Wait::Joining { free } => Reason::Joining { free: *free, most: job.most_workers() },
             Wait::Behind(ahead) => Reason::Behind { job: ahead.clone() },
-            Wait::Pause => Reason::Pausing { failures: job.failures.in_a_row, last: job.failures.last.clone() },
+            Wait::Paused => Reason::Paused { reason: job.paused.clone().unwrap_or_default() },
+            Wait::Claimed(workers) => Reason::Claiming { workers: *workers },
+            Wait::Pause => {
+                let failures = job.failures.in_a_row.values().copied().max().unwrap_or(0);
+                Reason::BackingOff { failures, last: job.failures.last.clone() }
+            }
             Wait::Workers if self.workers.is_empty() => Reason::NoWorkers { needed: fleet.min_workers },
             Wait::Workers => {
                 let fitting: Vec<_> = self.workers.values().filter(|w| w.has_device(fleet.device)).collect();
@@ -174,12 +184,16 @@ fn training(job: &Job, generation: &Generation) -> Reason {
     match &job.saving.last_failure {
         Some(last) => Reason::CheckpointsFail { last: last.clone() },
         None if job.committed == job.steps() => Reason::LastCheckpoint,
-        None => Reason::Training { workers: generation.members.len() },
+        None => match &generation.closing {
+            Some(closing) => Reason::HandingOver { reason: closing.reason.clone() },
+            None => Reason::Training { workers: generation.members.len() },
+        },
     }
 }
 
 fn state(job: &Job) -> JobState {
     match &job.phase {
+        Phase::Queued { .. } if job.paused.is_some() => JobState::Paused,
         Phase::Locating | Phase::Queued { .. } => JobState::Queued,
         Phase::Active(g) if g.training_since.is_none() => JobState::Starting,
         Phase::Active(_) | Phase::Ending { .. } => JobState::Running,

@@ -5,25 +5,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use r2o_coordinator_core::{Event as CoreEvent, Refusal};
+use r2o_coordinator_core::{Event as CoreEvent, JobState, Refusal};
 use r2o_proto::v1::jobs_server::Jobs;
 use r2o_proto::v1::{
     CancelRequest, CheckpointRequest, CheckpointResponse, Event, EventsRequest, FleetRequest, FleetResponse,
-    GetJobRequest, Job, JobLog, ListRequest, ListResponse, LogsRequest, Progress, SubmitRequest, SubmitResponse,
-    WatchRequest,
+    GetJobRequest, Job, JobLog, ListRequest, ListResponse, LogsRequest, PauseRequest, Progress, RequeueRequest,
+    ResumeRequest, SubmitRequest, SubmitResponse, WatchRequest,
 };
 use r2o_storage::Store;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::actor::{Mailbox, Message};
-use crate::admit;
+use crate::actor::{Mailbox, Message, Submitted};
+use crate::admit::{self, Admitted};
 use crate::board::{Board, Entry};
 use crate::wire;
 
 /// How long a cancellation waits for the job to have written its history.
 const CANCEL_WAIT: Duration = Duration::from_secs(20);
+
+/// How long a pause, a resumption or a requeueing may take to be recorded.
+const RECORD_WAIT: Duration = Duration::from_secs(20);
 
 /// Serves people.
 #[derive(Debug, Clone)]
@@ -43,6 +46,35 @@ fn stopping() -> Status {
 impl JobsService {
     fn entry(&self, name: &str) -> Result<Arc<Entry>, Status> {
         self.board.get(name).ok_or_else(|| Status::not_found(format!("there is no job {name}")))
+    }
+
+    /// Submits a job that passed the checks.
+    async fn submit_admitted(&self, admitted: Admitted) -> Result<Submitted, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(Message::Submit { admitted: Box::new(admitted), reply });
+        answer.await.map_err(|_| stopping())?
+    }
+
+    /// Asks the core for something, and waits until the job's event log says that it is recorded.
+    async fn ask(&self, entry: &Entry, event: CoreEvent, recorded: &str) -> Result<Response<Job>, Status> {
+        let from = entry.events.tail(0);
+        self.mailbox.event(event);
+        let mut events = std::pin::pin!(entry.events.stream(from, true));
+        let seen = async { while events.next().await.is_some_and(|event| event.reason != recorded) {} };
+        match tokio::time::timeout(RECORD_WAIT, seen).await {
+            Ok(()) => Ok(Response::new(entry.job())),
+            Err(_) => Err(Status::unavailable(format!("not recorded yet: {}", entry.job().reason))),
+        }
+    }
+
+    /// The job, unless it has ended.
+    fn open_entry(&self, name: &str) -> Result<Arc<Entry>, Status> {
+        let entry = self.entry(name)?;
+        let view = entry.view();
+        if view.state.has_ended() {
+            return Err(Status::failed_precondition(format!("job {name} has ended: {}", view.reason)));
+        }
+        Ok(entry)
     }
 
     fn stream<T: Send + 'static>(&self, items: impl Stream<Item = T> + Send + 'static) -> Response<Streamed<T>> {
@@ -74,9 +106,7 @@ impl Jobs for JobsService {
             };
             return Ok(Response::new(SubmitResponse { job: Some(job), created: false }));
         }
-        let (reply, answer) = oneshot::channel();
-        self.mailbox.send(Message::Submit { admitted: Box::new(admitted), reply });
-        let submitted = answer.await.map_err(|_| stopping())??;
+        let submitted = self.submit_admitted(admitted).await?;
         Ok(Response::new(SubmitResponse { job: Some(submitted.entry.job()), created: submitted.created }))
     }
 
@@ -120,6 +150,40 @@ impl Jobs for JobsService {
         let ended = entry.progress.stream(from, true).for_each(|_| async {});
         let _slow = tokio::time::timeout(CANCEL_WAIT, ended).await;
         Ok(Response::new(entry.job()))
+    }
+
+    async fn pause(&self, request: Request<PauseRequest>) -> Result<Response<Job>, Status> {
+        let PauseRequest { name, reason } = request.into_inner();
+        let entry = self.open_entry(&name)?;
+        if entry.view().paused {
+            return Ok(Response::new(entry.job()));
+        }
+        self.ask(&entry, CoreEvent::PauseRequested { job: name, reason }, "Paused").await
+    }
+
+    async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<Job>, Status> {
+        let name = request.into_inner().name;
+        let entry = self.open_entry(&name)?;
+        if !entry.view().paused {
+            return Err(Status::failed_precondition(format!("job {name} is not paused: it {}", entry.view().reason)));
+        }
+        self.ask(&entry, CoreEvent::ResumeRequested { job: name }, "Resumed").await
+    }
+
+    async fn requeue(&self, request: Request<RequeueRequest>) -> Result<Response<Job>, Status> {
+        let name = request.into_inner().name;
+        let entry = self.entry(&name)?;
+        let view = entry.view();
+        if view.state == JobState::Succeeded {
+            let message = format!("job {name} has all its steps; raise spec.epochs and submit it to train on");
+            return Err(Status::failed_precondition(message));
+        }
+        if view.state.has_ended() {
+            let (job, store) = admit::parse(&view.spec, &self.state)?;
+            let submitted = self.submit_admitted(admit::admit(job, store).await?).await?;
+            return Ok(Response::new(submitted.entry.job()));
+        }
+        self.ask(&entry, CoreEvent::RequeueRequested { job: name }, "Requeued").await
     }
 
     async fn checkpoint(&self, request: Request<CheckpointRequest>) -> Result<Response<CheckpointResponse>, Status> {

@@ -37,6 +37,17 @@ struct Facts {
     view: JobView,
     last: Option<LastStep>,
     report: String,
+    /// Why its next state is not shown yet: the journal cannot be written.
+    held_up: Option<String>,
+}
+
+impl Facts {
+    fn reason(&self) -> String {
+        match &self.held_up {
+            Some(reason) => format!("waits for the coordinator's journal to be written: {reason}"),
+            None => self.view.reason.to_string(),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -56,7 +67,7 @@ impl Entry {
     pub(crate) fn new(view: JobView, epochs: u64, store: Store, earlier: Vec<EventRecord>, clock: Clock) -> Arc<Self> {
         let events = Feed::new(EVENTS_KEPT);
         earlier.into_iter().for_each(|event| events.push(event));
-        let facts = Mutex::new(Facts { view, last: None, report: String::new() });
+        let facts = Mutex::new(Facts { view, last: None, report: String::new(), held_up: None });
         let (progress, logs) = (Feed::new(PROGRESS_KEPT), Feed::new(LOGS_KEPT));
         Arc::new(Self { progress, events, logs, store, epochs, clock, facts })
     }
@@ -75,6 +86,23 @@ impl Entry {
 
     pub(crate) fn set_report(&self, url: String) {
         self.lock().report = url;
+    }
+
+    /// Says that what comes next waits for the journal, and when it waits no more.
+    pub(crate) fn set_held_up(&self, reason: Option<String>) {
+        let before = std::mem::replace(&mut self.lock().held_up, reason.clone());
+        match (before, reason) {
+            (None, Some(reason)) => {
+                let message = format!("the job's next state waits for the coordinator's journal: {reason}");
+                self.announce("JournalNotWritten", message, true);
+            }
+            (Some(_), None) => {
+                self.announce("JournalWritten", "the coordinator's journal is written again".to_owned(), false)
+            }
+            _ => return,
+        }
+        let progress = self.progress_of(&self.lock());
+        self.progress.push(progress);
     }
 
     /// Adds to the event log, and to the process's own log.
@@ -134,7 +162,7 @@ impl Entry {
             epoch: epoch(view, self.epochs),
             epochs: self.epochs,
             generation: view.generation,
-            reason: view.reason.to_string(),
+            reason: facts.reason(),
             ..wire::Progress::default()
         };
         if let Some(last) = &facts.last {
@@ -160,7 +188,7 @@ impl Entry {
         wire::Job {
             name: view.name.clone(),
             state: to_wire::job_state(view.state).into(),
-            reason: view.reason.to_string(),
+            reason: facts.reason(),
             spec: view.spec.to_string(),
             generation: view.generation,
             steps: view.steps,

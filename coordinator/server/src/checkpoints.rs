@@ -52,7 +52,7 @@ pub(crate) async fn commit(entry: Arc<Entry>, recorder: Option<Recorder>, commit
 async fn write(entry: &Entry, commit: Commit) -> Result<(), String> {
     let spec: TrainJob = TrainJob::parse(&entry.spec()).map_err(|e| e.to_string())?;
     let keep = &spec.spec.checkpoint.keep;
-    let keep = Keep { last: keep.last, every_epochs: keep.every_epochs, ..Keep::default() };
+    let (last, every_epochs, now) = (keep.last, keep.every_epochs, commit.unix_ms);
     let manifest = manifest(commit, &spec)?;
     match checkpoint::commit(&entry.store, &manifest).await.map_err(|e| chain(&e).to_string())? {
         Committed::Created => {}
@@ -69,7 +69,11 @@ async fn write(entry: &Entry, commit: Commit) -> Result<(), String> {
             }
         }
     }
-    if let Err(error) = checkpoint::retain(&entry.store, &keep).await {
+    let retained = async {
+        let leased = checkpoint::leased(&entry.store, now).await?;
+        checkpoint::retain(&entry.store, &Keep { last, every_epochs, leased }).await
+    };
+    if let Err(error) = retained.await {
         entry.announce("RetentionFailed", format!("old checkpoints stay for now: {}", chain(&error)), true);
     }
     Ok(())
@@ -126,7 +130,9 @@ pub(crate) async fn finalize(entry: Arc<Entry>, recorder: Option<Recorder>, job:
         if let Some(recorder) = recorder {
             recorder.flush().await?;
         }
-        report(&entry.store).await
+        let url = report(&entry.store).await?;
+        sweep(&entry).await;
+        Ok(url)
     };
     match tokio::time::timeout(FINALIZE, work).await {
         Ok(Ok(url)) => entry.set_report(url),
@@ -134,6 +140,22 @@ pub(crate) async fn finalize(entry: Arc<Entry>, recorder: Option<Recorder>, job:
         Err(_) => entry.announce("ReportNotWritten", format!("{} did not answer in time", entry.store.url()), true),
     }
     Event::Finalized { job }
+}
+
+/// Removes what checkpoints left behind that never came to exist. The job's last generation is over, so none of them can
+/// be committed any more.
+async fn sweep(entry: &Entry) {
+    match checkpoint::sweep(&entry.store).await {
+        Ok(removed) if removed.objects > 0 => {
+            let message = format!("{} objects, {} bytes, that no checkpoint names", removed.objects, removed.bytes);
+            entry.announce("OrphansRemoved", message, false);
+        }
+        Ok(_) => {}
+        Err(error) => {
+            let message = format!("objects that no checkpoint names stay: {}", chain(&error));
+            entry.announce("OrphansNotRemoved", message, true);
+        }
+    }
 }
 
 async fn report(store: &Store) -> Result<String, String> {

@@ -1,7 +1,7 @@
 //! The coordinator's shell: moves bytes around the pure core.
 //!
 //! ```text
-//! fleet (one stream per worker) ─┐                         ┌─► journal (durable before anything that follows)
+//! fleet (one stream per worker) ─┐                         ┌─► scribe (the journal, before anything that follows)
 //! api (people)  ── admit ────────┼─► actor ─► core ─► ─────┼─► streams, rendezvous
 //! storage tasks ─────────────────┘   (one task)            └─► storage tasks: manifests, history, report
 //!                                        │
@@ -21,9 +21,9 @@ mod dataset;
 mod feed;
 mod fleet;
 mod options;
-mod record;
 mod recorder;
 mod rendezvous;
+mod scribe;
 mod service;
 mod wire;
 

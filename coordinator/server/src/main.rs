@@ -32,6 +32,9 @@ struct Cli {
     /// Seconds without a committed step after which a generation has stalled.
     #[arg(long, default_value_t = 300.0)]
     stall_timeout: f64,
+    /// Steps after which workers compare hashes of their states; 0 for never.
+    #[arg(long, default_value_t = 100)]
+    parity_steps: u64,
     /// Seconds that a coordinator's lead over the state lasts when it is not renewed.
     #[arg(long, default_value_t = 15.0)]
     leader_lease: f64,
@@ -55,6 +58,7 @@ impl Cli {
         options.address_file.clone_from(&self.address_file);
         options.core.lease_ms = ms(seconds("worker-lease", self.worker_lease)?);
         options.core.stall_ms = ms(seconds("stall-timeout", self.stall_timeout)?);
+        options.core.parity_steps = self.parity_steps;
         options.core.join_window_ms = (self.join_window.max(0.0) * 1000.0) as u64;
         options.leader_lease = seconds("leader-lease", self.leader_lease)?;
         Ok(options)

@@ -21,6 +21,8 @@ pub struct Options {
     pub leader_lease: Duration,
     /// How often history and events are written while a job runs.
     pub flush: Duration,
+    /// Journal records after which one repeats them all, and they are deleted.
+    pub compact_after: u64,
 }
 
 impl Options {
@@ -34,6 +36,7 @@ impl Options {
             core: Config::default(),
             leader_lease: Duration::from_secs(15),
             flush: Duration::from_secs(5),
+            compact_after: 1_000,
         }
     }
 }

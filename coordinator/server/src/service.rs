@@ -1,11 +1,11 @@
 //! From options to a running coordinator.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use r2o_coordinator_core::Core;
+use r2o_coordinator_core::{Core, Fold, Gate, UnknownRecord};
 use r2o_proto::v1::fleet_server::FleetServer;
 use r2o_proto::v1::jobs_server::JobsServer;
 use r2o_proto::v1::rendezvous_server::RendezvousServer;
@@ -25,8 +25,8 @@ use crate::board::Board;
 use crate::clock::Clock;
 use crate::fleet::FleetService;
 use crate::options::Options;
-use crate::record::{UnknownRecord, replay};
 use crate::rendezvous::Rooms;
+use crate::scribe::Scribe;
 
 /// A checkpoint's part lists all tensors of a worker's share.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -134,7 +134,7 @@ async fn serve(
     let (sender, inbox) = mpsc::unbounded_channel();
     let (mailbox, stop) = (Mailbox(sender), CancellationToken::new());
     let (board, rooms) = (Board::default(), Rooms::default());
-    let restored = restored(options, &state, clock, &board, &rooms, &mailbox, &stop).await;
+    let restored = restored(options, &state, clock, &board, &rooms, &mailbox).await;
     let (actor, address) = match restored.and_then(|actor| Ok((actor, write_address(options, &listener)?))) {
         Ok(ready) => ready,
         Err(error) => return Err((error, Some(lease))),
@@ -170,26 +170,28 @@ async fn restored(
     board: &Board,
     rooms: &Rooms,
     mailbox: &Mailbox,
-    stop: &CancellationToken,
 ) -> Result<Actor, StartError> {
     let (journal, records) = Journal::open(state).await?;
-    let replayed = replay(&records)?;
+    let fold = Fold::of(&records)?;
+    let (jobs, last_generation) = (fold.jobs(), fold.last_generation);
+    let scribe = Scribe::start(journal, state.clone(), fold, options.compact_after, clock, mailbox.clone());
     let mut actor = Actor {
-        core: Core::new(options.core.clone(), replayed.last_generation),
+        core: Core::new(options.core.clone(), last_generation),
         clock,
-        journal,
+        scribe,
+        gate: Gate::default(),
+        submissions: VecDeque::new(),
         state: state.clone(),
         board: board.clone(),
         rooms: rooms.clone(),
         mailbox: mailbox.clone(),
         flush: options.flush,
-        stop: stop.clone(),
         lines: HashMap::new(),
         recorders: HashMap::new(),
         requests: HashMap::new(),
         last_number: 0,
     };
-    actor.restore(replayed.jobs).await.map_err(|lost| StartError::Lost(lost.0))?;
+    actor.restore(jobs).await.map_err(|lost| StartError::Lost(lost.0))?;
     Ok(actor)
 }
 

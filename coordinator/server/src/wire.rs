@@ -12,6 +12,7 @@ use r2o_storage::run::EventRecord;
 pub(crate) fn job_state(state: JobState) -> wire::JobState {
     match state {
         JobState::Queued => wire::JobState::Queued,
+        JobState::Paused => wire::JobState::Paused,
         JobState::Starting => wire::JobState::Starting,
         JobState::Running => wire::JobState::Running,
         JobState::Succeeded => wire::JobState::Succeeded,
@@ -68,6 +69,7 @@ pub(crate) fn ticket(t: &Ticket) -> wire::Ticket {
         k: t.k,
         tau: t.tau,
         learning_rate: t.learning_rate,
+        hash_state: t.hash_state,
     }
 }
 
@@ -115,6 +117,8 @@ fn report(report: wire::StepReport) -> StepReport {
         lanes,
         gradient_norm: report.gradient_norm,
         timings: report.timings.into_iter().map(|t| (t.phase, t.seconds)).collect(),
+        tensor_digests: report.tensor_digests,
+        tensor_names: report.tensor_names,
     }
 }
 

@@ -3,6 +3,8 @@
 // Helpers outside of #[test] functions are tests, too.
 #![allow(clippy::unwrap_used)]
 
+#[path = "it/journal.rs"]
+mod journal;
 #[path = "it/kit.rs"]
 mod kit;
 #[path = "it/life.rs"]

@@ -25,6 +25,7 @@ pub(super) fn submit(job: TrainJob, order: u64, resume: Resume) -> Event {
         last_generation: 0,
         lineage: 0,
         last_workers: Vec::new(),
+        paused: None,
         resume,
     }))
 }
@@ -39,11 +40,19 @@ pub(super) struct Kit {
     /// Steps in the state of each worker, and the generation and job in which it has them.
     pub(super) states: BTreeMap<Session, Held>,
     pub(super) fail_manifests: bool,
+    /// The worker whose state differs from the others'.
+    pub(super) odd: Option<Session>,
 }
 
 impl Kit {
     pub(super) fn new() -> Self {
-        let config = Config { join_window_ms: 100, pause_ms: 10, failures_max: 3, window: 4, ..Config::default() };
+        let config = Config {
+            join_window_ms: 100,
+            pause_ms: 10,
+            budgets: Budgets { infrastructure: 3, ..Budgets::default() },
+            window: 4,
+            ..Config::default()
+        };
         Self {
             core: Core::new(config, 0),
             now: 1_000,
@@ -51,6 +60,7 @@ impl Kit {
             work: BTreeMap::new(),
             states: BTreeMap::new(),
             fail_manifests: false,
+            odd: None,
         }
     }
 
@@ -172,7 +182,13 @@ impl Kit {
         let view = self.core.job(&ticket.job).unwrap();
         let lanes = view.members.iter().find(|m| m.session == session).map(|m| m.lanes.clone()).unwrap_or_default();
         let lane = |lane| LaneReport { lane, loss: 1.0 + f64::from(lane), valid_regions: 2.0, ..LaneReport::default() };
-        StepReport { lanes: lanes.into_iter().map(lane).collect(), gradient_norm: 0.5, timings: BTreeMap::new() }
+        let (mut tensor_digests, mut tensor_names) = (Vec::new(), Vec::new());
+        if ticket.hash_state {
+            tensor_digests = vec![ticket.step, u64::from(self.odd == Some(session))];
+            tensor_names = vec!["a".to_owned(), "b".to_owned()];
+        }
+        let lanes = lanes.into_iter().map(lane).collect();
+        StepReport { lanes, gradient_norm: 0.5, tensor_digests, tensor_names, ..StepReport::default() }
     }
 
     /// Everybody works until nobody has anything to do.

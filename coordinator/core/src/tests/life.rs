@@ -272,7 +272,7 @@ fn a_silent_worker_is_lost_when_its_lease_ends() {
     kit.feed(Event::Tick);
     assert!(kit.core.workers().is_empty());
     assert!(kit.log.iter().any(|c| matches!(c, Command::Disconnect { session: 1, refuse: false, .. })));
-    assert!(matches!(kit.view("a").reason, Reason::NoWorkers { .. } | Reason::Pausing { .. }));
+    assert!(matches!(kit.view("a").reason, Reason::NoWorkers { .. } | Reason::BackingOff { .. }));
 }
 
 #[test]
@@ -298,9 +298,9 @@ fn what_is_late_changes_nothing() {
 }
 
 #[test]
-fn a_job_that_fails_at_the_same_step_again_and_again_stops() {
+fn a_job_whose_generations_fail_again_and_again_stops() {
     let mut kit = started("{maxWorkers: 1}", 1);
-    for _ in 0..3 {
+    for _ in 0..4 {
         kit.wait(1_000);
         let generation = kit.view("a").generation;
         kit.work(1);
@@ -308,18 +308,31 @@ fn a_job_that_fails_at_the_same_step_again_and_again_stops() {
     }
     let view = kit.view("a");
     assert_eq!(view.state, JobState::Failed);
-    assert!(view.reason.to_string().contains("3 generations in a row"), "{}", view.reason);
+    assert!(view.reason.to_string().contains("4 generations in a row"), "{}", view.reason);
     assert!(view.reason.to_string().contains("reset by peer"), "{}", view.reason);
 }
 
 #[test]
-fn a_job_at_fault_fails_at_once_with_the_reason() {
+fn a_job_that_fails_the_same_way_at_the_same_step_three_times_stops_and_says_so() {
     let mut kit = started("{maxWorkers: 1}", 1);
-    kit.work(1);
-    kit.feed(Event::JobFailed { session: 1, generation: 1, step: 2, reason: "shard-3.tar is truncated".into() });
-    let view = kit.view("a");
+    let fail = |kit: &mut Kit, reason: &str| {
+        kit.wait(1_000);
+        kit.wait(1_000);
+        kit.work(1);
+        let generation = kit.view("a").generation;
+        kit.feed(Event::JobFailed { session: 1, generation, step: 2, reason: reason.to_owned() });
+        kit.view("a")
+    };
+    fail(&mut kit, "another machine's fault");
+    for _ in 0..2 {
+        let view = fail(&mut kit, "shard-3.tar is truncated");
+        assert!(!view.state.has_ended(), "{}", view.reason);
+        assert!(matches!(view.reason, Reason::BackingOff { .. }), "{}", view.reason);
+    }
+    let view = fail(&mut kit, "shard-3.tar is truncated");
     assert_eq!(view.state, JobState::Failed);
-    assert!(view.reason.to_string().contains("step 2, worker w1: shard-3.tar is truncated"), "{}", view.reason);
+    let reason = view.reason.to_string();
+    assert!(reason.contains("step 2, worker w1: shard-3.tar is truncated (the same 3 times"), "{reason}");
 }
 
 #[test]
@@ -328,7 +341,21 @@ fn a_loss_that_is_no_number_fails_the_job_with_step_and_lane() {
     kit.work(1);
     let lane = |lane, loss| LaneReport { lane, loss, ..LaneReport::default() };
     let report = StepReport { lanes: vec![lane(0, 1.0), lane(1, f64::NAN)], ..StepReport::default() };
-    kit.feed(Event::StepReported { session: 1, generation: 1, step: 0, report });
+    kit.feed(Event::StepReported { session: 1, generation: 1, step: 0, report: report.clone() });
+    for _ in 0..2 {
+        assert_eq!(kit.view("a").state, JobState::Queued, "it may have been the machine");
+        kit.wait(1_000);
+        kit.wait(1_000);
+        let generation = kit.view("a").generation;
+        let fresh = |c: &Command| {
+            matches!(c, Command::Assign { assignment, .. } if assignment.generation == generation
+                && assignment.start == Start::Seed)
+        };
+        assert!(kit.log.iter().any(fresh), "nobody goes on with a state that has that step in it");
+        kit.work(1);
+        kit.feed(Event::StepReported { session: 1, generation, step: 0, report: report.clone() });
+    }
+    assert_eq!(kit.view("a").state, JobState::Failed);
     assert!(kit.view("a").reason.to_string().contains("lane 1 at step 0"), "{}", kit.view("a").reason);
     assert!(kit.committed().is_empty());
 }
@@ -398,4 +425,75 @@ fn a_generation_that_does_not_form_names_who_is_missing() {
         kit.wait(1_000);
     }
     assert!(kit.view("a").generation > 1);
+}
+
+#[test]
+fn a_replica_that_differs_is_kept_out_and_receives_the_state_of_the_others() {
+    let mut kit = Kit::new();
+    kit.core.config.parity_steps = 2;
+    for session in 1..=3 {
+        kit.join(session, &format!("w{session}"));
+    }
+    let mut wide = job("a", 4, "{}");
+    wide.spec.batch.lanes = 3;
+    kit.feed(submit(wide, 0, Resume::Fresh));
+    kit.wait(100);
+    kit.odd = Some(2);
+    while kit.view("a").generation == 1 {
+        assert!(kit.work(1) | kit.work(2) | kit.work(3));
+    }
+    let said = |kit: &Kit, word: &str| {
+        kit.log.iter().any(|c| matches!(c, Command::Announce { notice, .. } if notice.reason == word))
+    };
+    assert!(said(&kit, "ReplicaDiffers"));
+    let away = |c: &Command| matches!(c, Command::Release { session: 2, keep: false, .. });
+    assert!(kit.log.iter().any(away), "its state is of no use to anybody");
+    assert_eq!(kit.view("a").members.iter().map(|m| m.session).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(kit.committed(), [0, 1], "the step itself counts");
+    kit.odd = None;
+    kit.work(1);
+    kit.work(3);
+    kit.wait(1_900);
+    assert_eq!(kit.core.workers.get(&2).unwrap().prepared, None, "not yet");
+    for _ in 0..6 {
+        kit.wait(1_900);
+    }
+    kit.work(2);
+    kit.run();
+    assert_eq!(kit.committed(), (0..16).collect::<Vec<_>>());
+    assert_eq!(kit.view("a").state, JobState::Succeeded);
+    assert!(
+        kit.log.iter().any(|c| matches!(c, Command::Assign { session: 2, assignment } if assignment.generation > 2))
+    );
+}
+
+#[test]
+fn a_worker_that_differs_again_and_again_is_not_served_any_more() {
+    let mut kit = Kit::new();
+    (kit.core.config.parity_steps, kit.core.config.quarantine_ms) = (1, 1);
+    for session in 1..=3 {
+        kit.join(session, &format!("w{session}"));
+    }
+    let mut wide = job("a", 40, "{}");
+    wide.spec.batch.lanes = 3;
+    wide.spec.fleet.min_workers = 3;
+    kit.feed(submit(wide, 0, Resume::Fresh));
+    kit.wait(100);
+    kit.odd = Some(2);
+    for _ in 0..20 {
+        kit.run();
+        kit.wait(1_000);
+    }
+    assert!(kit.log.iter().any(|c| matches!(c, Command::Disconnect { session: 2, refuse: true, .. })));
+}
+
+#[test]
+fn two_replicas_that_differ_both_go_back_to_the_checkpoint() {
+    let mut kit = started("{}", 2);
+    kit.core.config.parity_steps = 1;
+    kit.odd = Some(2);
+    kit.run();
+    kit.wait(1_000);
+    let fresh = |c: &Command| matches!(c, Command::Assign { assignment, .. } if assignment.generation == 2 && assignment.start == Start::Seed);
+    assert!(kit.log.iter().any(fresh));
 }

@@ -7,7 +7,7 @@ use crate::*;
 
 #[derive(Debug, Clone)]
 enum Move {
-    Submit(u8, u8),
+    Submit(u8, u8, u8),
     Join(u8),
     Leave(u8, bool),
     Work(u8),
@@ -19,11 +19,14 @@ enum Move {
     Manifests(bool),
     Stale(u8),
     Drain(u8),
+    Pause(u8),
+    Resume(u8),
+    Requeue(u8),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     let one = prop_oneof![
-        2 => (0_u8..3, 1_u8..4).prop_map(|(name, min)| Move::Submit(name, min)),
+        2 => (0_u8..3, 1_u8..4, 0_u8..2).prop_map(|(name, min, priority)| Move::Submit(name, min, priority)),
         3 => (0_u8..5).prop_map(Move::Join),
         1 => (0_u8..5, any::<bool>()).prop_map(|(worker, goodbye)| Move::Leave(worker, goodbye)),
         20 => (0_u8..5).prop_map(Move::Work),
@@ -35,6 +38,9 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => any::<bool>().prop_map(Move::Manifests),
         1 => (0_u8..5).prop_map(Move::Stale),
         1 => (0_u8..5).prop_map(Move::Drain),
+        1 => (0_u8..3).prop_map(Move::Pause),
+        1 => (0_u8..3).prop_map(Move::Resume),
+        1 => (0_u8..3).prop_map(Move::Requeue),
     ];
     proptest::collection::vec(one, 1..150)
 }
@@ -53,10 +59,15 @@ fn apply(kit: &mut Kit, step: Move, next: &mut u64) {
         name.and_then(|name| kit.core.job(&name)).map_or(0, |view| view.generation)
     };
     match step {
-        Move::Submit(name, min) => {
+        Move::Submit(name, min, priority) => {
             let min = min.min(2);
-            kit.feed(submit(job(&format!("j{name}"), 2, &format!("{{minWorkers: {min}}}")), fresh, Resume::Fresh));
+            let mut job = job(&format!("j{name}"), 2, &format!("{{minWorkers: {min}}}"));
+            job.spec.priority = i32::from(priority);
+            kit.feed(submit(job, fresh, Resume::Fresh));
         }
+        Move::Pause(name) => kit.feed(Event::PauseRequested { job: format!("j{name}"), reason: String::new() }),
+        Move::Resume(name) => kit.feed(Event::ResumeRequested { job: format!("j{name}") }),
+        Move::Requeue(name) => kit.feed(Event::RequeueRequested { job: format!("j{name}") }),
         Move::Join(worker) => kit.join(fresh, &format!("w{worker}")),
         Move::Wait(ms) => {
             kit.now += Millis::from(ms);
@@ -117,6 +128,9 @@ proptest! {
         kit.fail_manifests = false;
         kit.join(50, "x0");
         kit.join(51, "x1");
+        for name in 0..3 {
+            kit.feed(Event::ResumeRequested { job: format!("j{name}") });
+        }
         for _ in 0..200 {
             kit.run();
             kit.wait(1_000);

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use r2o_coordinator_core::{Command, CommittedStep, Event, Outcome, Session};
+use r2o_coordinator_core::{Command, CommittedStep, Event, Record, Session};
 use r2o_proto::v1::coordinator_message::Kind;
 use r2o_proto::v1::{Prepare, Refused, Release, TakeCheckpoint};
 use r2o_telemetry::TaskKind;
@@ -10,24 +10,29 @@ use r2o_types::TrainJob;
 
 use super::{Actor, Lost};
 use crate::checkpoints::{self, Commit};
-use crate::record::Record;
+use crate::scribe::Purpose;
 use crate::wire;
 
 impl Actor {
+    /// Does what the core decided, or keeps it until the journal has what it follows from.
     pub(super) async fn carry_out(&mut self, command: Command) -> Result<(), Lost> {
-        let unix_ms = self.clock.now();
+        let Some(command) = self.gate.pass(command) else { return Ok(()) };
+        if let Some(record) = Record::of(&command, self.clock.now()) {
+            let gate = command.job().filter(|_| command.is_gate());
+            self.scribe.write(record, gate.map_or(Purpose::Note, |job| Purpose::Gate(job.to_owned())));
+        }
         match command {
-            Command::RecordGeneration { job, generation, workers, lineage } => {
+            Command::RecordGeneration { job, .. } => {
                 // Members that knew of the last steps may be gone with the old generation.
                 if let Some(recorder) = self.recorders.get(&job) {
                     recorder.flush_soon();
                 }
-                self.record(&Record::GenerationOpened { job, generation, workers, lineage, unix_ms }).await?;
             }
-            Command::RecordCheckpoint { job, generation, step } => {
-                self.record(&Record::CheckpointCommitted { job, generation, step, unix_ms }).await?;
-            }
-            Command::RecordEnd { job, outcome } => self.end(job, outcome).await?,
+            Command::RecordEnd { job, .. } => _ = self.recorders.remove(&job),
+            Command::RecordPaused { .. }
+            | Command::RecordResumed { .. }
+            | Command::RecordRequeued { .. }
+            | Command::RecordCheckpoint { .. } => {}
             Command::OpenRendezvous { job, generation } => self.rooms.open(&job, generation),
             Command::CloseRendezvous { job } => self.rooms.close(&job),
             Command::Assign { session, assignment } => {
@@ -84,12 +89,6 @@ impl Actor {
             }
         }
         Ok(())
-    }
-
-    async fn end(&mut self, job: String, outcome: Outcome) -> Result<(), Lost> {
-        let unix_ms = self.clock.now();
-        self.recorders.remove(&job);
-        self.record(&Record::JobEnded { job, outcome: outcome.into(), unix_ms }).await
     }
 
     fn commit_step(&mut self, step: CommittedStep) {

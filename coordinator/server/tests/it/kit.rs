@@ -97,17 +97,21 @@ pub(crate) async fn get(handle: &Handle, name: &str) -> Job {
 pub(crate) async fn until(handle: &Handle, name: &str, wanted: impl Fn(&Progress) -> bool) -> Progress {
     let request = WatchRequest { name: name.to_owned(), from_step: 0 };
     let mut stream = jobs(handle).await.watch(request).await.unwrap().into_inner();
+    let mut last = Progress::default();
     let follow = async {
-        let mut last = Progress::default();
         while let Some(progress) = stream.message().await.unwrap() {
             last = progress;
             if wanted(&last) {
-                return last;
+                return true;
             }
         }
-        panic!("the job ended before: {last:?}");
+        false
     };
-    tokio::time::timeout(SOON, follow).await.unwrap_or_else(|_| panic!("{name} did not get there in time"))
+    match tokio::time::timeout(SOON, follow).await {
+        Ok(true) => last,
+        Ok(false) => panic!("the job ended before: {last:?}"),
+        Err(_) => panic!("{name} did not get there in time: {last:?}"),
+    }
 }
 
 pub(crate) async fn events(handle: &Handle, name: &str) -> Vec<Event> {
@@ -196,6 +200,7 @@ impl FakeWorker {
             lanes: self.lanes.iter().map(lane).collect(),
             gradient_norm: 0.5,
             timings: vec![Timing { phase: "forward".to_owned(), seconds: 0.25 }],
+            ..StepReport::default()
         }));
     }
 

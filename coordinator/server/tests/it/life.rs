@@ -125,14 +125,16 @@ async fn logs_and_notices_of_workers_can_be_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_at_fault_fails_with_the_workers_words() {
+async fn a_job_at_fault_fails_with_the_workers_words_when_it_did_so_three_times() {
     let place = Place::new();
     let handle = place.start().await;
     submit(&handle, &place.job("a", 10)).await.unwrap();
     let mut worker = FakeWorker::join(&handle, "w").await;
-    worker.work_until(|o| is_ticket(o, 1)).await;
-    let reason = "shard-000000.tar, sample 7 is truncated".to_owned();
-    worker.say(Kind::JobFailed(JobFailed { job: "a".into(), generation: 1, step: 2, reason }));
+    for generation in 1..=3 {
+        worker.work_until(|o| matches!(o, To::Ticket(t) if t.generation == generation)).await;
+        let reason = "shard-000000.tar, sample 7 is truncated".to_owned();
+        worker.say(Kind::JobFailed(JobFailed { job: "a".into(), generation, step: 2, reason }));
+    }
     let last = until(&handle, "a", |p| p.state() == JobState::Failed).await;
     names(&last.reason, &["step 2", "worker w", "shard-000000.tar, sample 7"]);
 }
