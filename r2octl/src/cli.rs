@@ -65,6 +65,12 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Stop a job for good; its checkpoints stay
     Cancel(Cancel),
+    /// Let a job save its state and give its workers back until it is resumed
+    Pause(Pause),
+    /// Let a paused job go on
+    Resume(Job),
+    /// Send a job to the end of the queue; one that failed or was cancelled is submitted again
+    Requeue(Job),
     /// Take a checkpoint of a running job now, and wait until it is committed
     Checkpoint(Job),
     /// List and verify checkpoints
@@ -142,6 +148,15 @@ pub(crate) struct Logs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Cancel {
+    /// The job's name
+    pub(crate) job: String,
+    /// Why, for the job's events
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pause {
     /// The job's name
     pub(crate) job: String,
     /// Why, for the job's events
@@ -290,6 +305,10 @@ mod tests {
           events       Show what happened to a job
           logs         Show what a job's workers logged
           cancel       Stop a job for good; its checkpoints stay
+          pause        Let a job save its state and give its workers back until it is resumed
+          resume       Let a paused job go on
+          requeue      Send a job to the end of the queue; one that failed or was cancelled is submitted
+                       again
           checkpoint   Take a checkpoint of a running job now, and wait until it is committed
           checkpoints  List and verify checkpoints
           export       Write the trained backbone as a safetensors file

@@ -12,6 +12,7 @@ use crate::format;
 pub(crate) enum State {
     Unknown,
     Queued,
+    Paused,
     Starting,
     Running,
     Succeeded,
@@ -25,6 +26,7 @@ impl State {
         match S::try_from(state).unwrap_or(S::Unspecified) {
             S::Unspecified => State::Unknown,
             S::Queued => State::Queued,
+            S::Paused => State::Paused,
             S::Starting => State::Starting,
             S::Running => State::Running,
             S::Succeeded => State::Succeeded,
@@ -43,6 +45,7 @@ impl std::fmt::Display for State {
         f.pad(match self {
             State::Unknown => "Unknown",
             State::Queued => "Queued",
+            State::Paused => "Paused",
             State::Starting => "Starting",
             State::Running => "Running",
             State::Succeeded => "Succeeded",

@@ -93,6 +93,11 @@ fn tables_and_documents_of_jobs() {
     insta::assert_snapshot!(printed(&r2octl(&fake.url, &["logs", "demo", "-o", "json"]), 0), @r#"{"time":"2023-11-14T22:13:20Z","unixMs":1700000000000,"worker":"alpha","level":"INFO","target":"r2o_engine","message":"two threads"}"#);
     insta::assert_snapshot!(printed(&r2octl(&fake.url, &["checkpoint", "demo"]), 0), @"checkpoint of job `demo` after step 120: manifests/000000000120.json");
     insta::assert_snapshot!(printed(&r2octl(&fake.url, &["cancel", "demo", "--reason", "enough"]), 0), @"job `demo` is cancelled");
+    insta::assert_snapshot!(printed(&r2octl(&fake.url, &["pause", "demo", "--reason", "enough"]), 0), @"job `demo` is paused until `r2octl resume`: enough");
+    insta::assert_snapshot!(printed(&r2octl(&fake.url, &["requeue", "demo"]), 0), @"job `demo` waits for workers: the free ones are kept for job b, which is ahead");
+    let refused = r2octl(&fake.url, &["resume", "demo"]);
+    assert_eq!(refused.status.code(), Some(4));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("job demo is not paused: it trains on 2 workers"));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use r2o_storage::Store;
 use r2o_storage::checkpoint::{self, Manifest, TensorEntry};
 use serde::Serialize;
 
+use super::now_unix_ms;
 use crate::cli::{Export, Layout, Network};
 use crate::error::CliError;
 use crate::format::bytes;
@@ -44,7 +45,13 @@ pub(super) async fn export(url: &str, args: Export, output: &mut Output) -> Resu
         let what = format!("the checkpoint of step {} under {} has no {network} backbone", manifest.step, store.url());
         return Err(CliError::refused(what).advice("`--format state` exports whatever it has"));
     }
-    let mut tensors = read(&store, wanted).await?;
+    // Without the right to write, retention may remove the checkpoint meanwhile, which is then said.
+    let lease = checkpoint::lease(&store, manifest.step, now_unix_ms()).await.ok();
+    let read = read(&store, wanted).await;
+    if let Some(lease) = lease {
+        let _runs_out_by_itself = lease.release().await;
+    }
+    let mut tensors = read?;
     if args.format != Layout::State {
         layout::add_batch_counts(&mut tensors, manifest.step, args.format);
     }

@@ -1,10 +1,13 @@
 //! Commands that ask the coordinator one question.
 
-use r2o_proto::v1::{CancelRequest, CheckpointRequest, EventsRequest, FleetRequest, GetJobRequest, Job, ListRequest};
+use r2o_proto::v1::{
+    CancelRequest, CheckpointRequest, EventsRequest, FleetRequest, GetJobRequest, Job, ListRequest, PauseRequest,
+    RequeueRequest, ResumeRequest,
+};
 use serde::Serialize;
 
 use super::now_unix_ms;
-use crate::cli::Cancel;
+use crate::cli::{Cancel, Pause};
 use crate::client::Coordinator;
 use crate::error::CliError;
 use crate::output::Output;
@@ -63,9 +66,32 @@ pub(super) async fn describe(url: &str, job: &str, output: &mut Output) -> Resul
 pub(super) async fn cancel(url: &str, args: Cancel, output: &mut Output) -> Result<(), CliError> {
     let mut coordinator = Coordinator::connect(url).await?;
     let answer = coordinator.jobs.cancel(CancelRequest { name: args.job.clone(), reason: args.reason }).await;
-    let job: Job = coordinator.take(answer, &about(&args.job))?;
-    let job = JobView::from(job);
+    let job = JobView::from(coordinator.take(answer, &about(&args.job))?);
     output.result(&job, |_| format!("job `{}` is {}", job.name, job.state.to_string().to_lowercase()))
+}
+
+pub(super) async fn pause(url: &str, args: Pause, output: &mut Output) -> Result<(), CliError> {
+    let mut coordinator = Coordinator::connect(url).await?;
+    let answer = coordinator.jobs.pause(PauseRequest { name: args.job.clone(), reason: args.reason }).await;
+    stands(coordinator.take(answer, &about(&args.job))?, output)
+}
+
+pub(super) async fn resume(url: &str, job: &str, output: &mut Output) -> Result<(), CliError> {
+    let mut coordinator = Coordinator::connect(url).await?;
+    let answer = coordinator.jobs.resume(ResumeRequest { name: job.to_owned() }).await;
+    stands(coordinator.take(answer, &about(job))?, output)
+}
+
+pub(super) async fn requeue(url: &str, job: &str, output: &mut Output) -> Result<(), CliError> {
+    let mut coordinator = Coordinator::connect(url).await?;
+    let answer = coordinator.jobs.requeue(RequeueRequest { name: job.to_owned() }).await;
+    stands(coordinator.take(answer, &about(job))?, output)
+}
+
+/// Where a job stands after it was told something.
+fn stands(job: Job, output: &mut Output) -> Result<(), CliError> {
+    let job = JobView::from(job);
+    output.result(&job, |_| format!("job `{}` {}", job.name, job.reason))
 }
 
 #[derive(Serialize)]

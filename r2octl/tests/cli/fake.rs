@@ -179,6 +179,24 @@ impl Jobs for Service {
         Ok(Response::new(Job { state: JobState::Cancelled as i32, ..job }))
     }
 
+    async fn pause(&self, request: Request<PauseRequest>) -> Answer<Job> {
+        let request = request.into_inner();
+        let job = self.job(&request.name)?;
+        let reason = format!("is paused until `r2octl resume`: {}", request.reason);
+        Ok(Response::new(Job { state: JobState::Paused as i32, reason, ..job }))
+    }
+
+    async fn resume(&self, request: Request<ResumeRequest>) -> Answer<Job> {
+        let job = self.job(&request.into_inner().name)?;
+        Err(Status::failed_precondition(format!("job {} is not paused: it trains on 2 workers", job.name)))
+    }
+
+    async fn requeue(&self, request: Request<RequeueRequest>) -> Answer<Job> {
+        let job = self.job(&request.into_inner().name)?;
+        let reason = "waits for workers: the free ones are kept for job b, which is ahead".to_owned();
+        Ok(Response::new(Job { state: JobState::Queued as i32, reason, ..job }))
+    }
+
     async fn checkpoint(&self, request: Request<CheckpointRequest>) -> Answer<CheckpointResponse> {
         self.job(&request.into_inner().name)?;
         Ok(Response::new(CheckpointResponse { step: 120, manifest: "manifests/000000000120.json".into() }))
