@@ -138,17 +138,24 @@ pub struct Fleet {
     pub coordinator: Coordinator,
     folder: TempDir,
     options: WorkerOptions,
+    coordinator_options: Vec<String>,
     restarts: u32,
 }
 
 impl Fleet {
     /// Starts a coordinator and `workers` workers named `worker-0`, `worker-1`, ...
     pub async fn start(workers: usize, options: WorkerOptions) -> Result<Self> {
+        Self::start_with(workers, options, &[]).await
+    }
+
+    /// [`Fleet::start`] with further arguments for the coordinator.
+    pub async fn start_with(workers: usize, options: WorkerOptions, coordinator: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("r2o-fleet-").tempdir()?;
         let state = folder.path().join("state");
         fs::create_dir_all(&state)?;
-        let coordinator = Coordinator::start(folder.path(), "coordinator", &file_url(&state), &[]).await?;
-        let mut fleet = Self { workers: Vec::new(), coordinator, folder, options, restarts: 0 };
+        let coordinator_options = coordinator.iter().map(|s| (*s).to_owned()).collect();
+        let coordinator = Coordinator::start(folder.path(), "coordinator", &file_url(&state), coordinator).await?;
+        let mut fleet = Self { workers: Vec::new(), coordinator, folder, options, coordinator_options, restarts: 0 };
         for index in 0..workers {
             fleet.add_worker(&format!("worker-{index}"))?;
         }
@@ -162,7 +169,8 @@ impl Fleet {
         let state = file_url(&self.state());
         self.restarts += 1;
         let name = format!("coordinator-{}", self.restarts);
-        self.coordinator = Coordinator::start_at(listen, self.folder.path(), &name, &state, &[]).await?;
+        let options: Vec<&str> = self.coordinator_options.iter().map(String::as_str).collect();
+        self.coordinator = Coordinator::start_at(listen, self.folder.path(), &name, &state, &options).await?;
         Ok(())
     }
 
@@ -229,7 +237,11 @@ impl Fleet {
                 JobState::Failed | JobState::Cancelled | JobState::Succeeded => {
                     bail!("{name} is {}: {}", job.state().as_str_name(), job.reason)
                 }
-                JobState::Unspecified | JobState::Queued | JobState::Starting | JobState::Running => Ok(None),
+                JobState::Unspecified
+                | JobState::Queued
+                | JobState::Starting
+                | JobState::Running
+                | JobState::Paused => Ok(None),
             }
         })
         .await;
