@@ -13,6 +13,9 @@ pub(crate) struct Arguments {
     /// How many.
     #[arg(long, default_value_t = 15)]
     faults: u32,
+    /// Further options of r2o-chaos, after `--`: `--kind kill-worker`, `--place hosts`, `--per-run 10`.
+    #[arg(last = true)]
+    more: Vec<String>,
 }
 
 /// Fails when the fleet does not recover, or when the run ends with other weights than an undisturbed one.
@@ -22,5 +25,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut chaos = repo::cargo();
     chaos.args(["run", "--quiet", "--package", "r2o-chaos", "--"]);
     chaos.args(["--seed", &arguments.seed.to_string(), "--faults", &arguments.faults.to_string()]);
-    repo::run(chaos.env("R2O_BIN_DIR", repo::programs("debug")))
+    chaos.args(&arguments.more).env("R2O_BIN_DIR", repo::programs("debug"));
+    if let Some(program) = setup::s3_server() {
+        chaos.env(r2o_test_s3::PROGRAM, program);
+    }
+    repo::run(&mut chaos)
 }

@@ -1,15 +1,17 @@
 //! `cargo xtask test`: set up, build, run every test, and close with what was not run and why.
 
 mod outcome;
-mod s3;
 
 use std::{
     env, fs,
     io::{BufRead, BufReader},
+    net::Ipv4Addr,
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
+use r2o_test_s3::Server;
+use rustix::process::{Signal, kill_process_group};
 
 use crate::{repo, setup};
 use outcome::Outcome;
@@ -47,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         setup::libtorch()?;
     }
     // The process tests start programs of other packages, which cargo does not build for them.
-    let server = s3::Server::start()?;
+    let server = s3_server()?;
     let prepared = |subcommand: &str| prepared(subcommand, all, server.as_ref());
     let mut build = prepared("build");
     repo::run(build.args(&selection).args(["--bins", "--tests", "--examples", "--keep-going"]))?;
@@ -65,7 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// A cargo command with the environment that tests see.
-fn prepared(subcommand: &str, all: bool, server: Option<&s3::Server>) -> Command {
+fn prepared(subcommand: &str, all: bool, server: Option<&Server>) -> Command {
     let mut command = repo::cargo();
     command.arg(subcommand);
     if all {
@@ -74,8 +76,27 @@ fn prepared(subcommand: &str, all: bool, server: Option<&s3::Server>) -> Command
     if let Some(python) = setup::python() {
         command.env("R2O_PYTHON", python);
     }
-    command.envs(server.iter().flat_map(|server| server.environment()));
+    if let Some(program) = setup::s3_server() {
+        command.env(r2o_test_s3::PROGRAM, program);
+    }
+    if let Some(server) = server {
+        command.env("R2O_TEST_S3_URL", server.url()).envs(server.environment());
+    }
     command
+}
+
+/// The S3 server that all tests share. `None`: `setup --s3` has not fetched one, or the environment names another.
+fn s3_server() -> Result<Option<Server>> {
+    let program = setup::s3_server().filter(|_| env::var_os("R2O_TEST_S3_URL").is_none());
+    let server = program.map(|program| Server::start(&program, Ipv4Addr::LOCALHOST)).transpose()?;
+    if let Some(group) = server.as_ref().map(Server::group) {
+        // An interrupted run leaves no server behind.
+        ctrlc::set_handler(move || {
+            let _ = kill_process_group(group, Signal::KILL);
+            std::process::exit(130);
+        })?;
+    }
+    Ok(server)
 }
 
 fn has_nextest() -> bool {

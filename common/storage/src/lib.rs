@@ -17,5 +17,5 @@ pub mod shard;
 pub mod store;
 
 pub use error::{Operation, StorageError};
-pub use open::open;
+pub use open::{open, open_with};
 pub use store::{Put, Store, Upload};

@@ -32,6 +32,15 @@ const REQUEST_TIMEOUT: &str = "120 seconds";
 /// # Errors
 /// [`StorageError::InvalidUrl`] when the URL or the configuration of its client cannot be used.
 pub fn open(url: &str) -> Result<Store, StorageError> {
+    let own = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    open_with(url, &own.collect::<Vec<_>>())
+}
+
+/// [`open`] with these variables in place of the process's own (of Google's store only the process's count).
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(url: &str, variables: &[(String, String)]) -> Result<Store, StorageError> {
     let refuse = |reason: String| StorageError::InvalidUrl { url: url.to_owned(), reason };
     if url.trim().is_empty() {
         return Err(refuse("it is empty".into()));
@@ -46,7 +55,7 @@ pub fn open(url: &str) -> Result<Store, StorageError> {
         return open_folder(&folder).map_err(refuse);
     }
     let (scheme, root) = ObjectStoreScheme::parse(&parsed).map_err(|e| refuse(e.to_string()))?;
-    let inner = build(&scheme, &parsed).map_err(|e| refuse(e.to_string()))?;
+    let inner = build(&scheme, &parsed, variables).map_err(|e| refuse(e.to_string()))?;
     let shown = if scheme == ObjectStoreScheme::Memory { "memory://" } else { url.trim_end_matches('/') };
     Ok(Store::new(inner, root, shown.to_owned(), None))
 }
@@ -86,7 +95,11 @@ fn retry() -> RetryConfig {
     }
 }
 
-fn build(scheme: &ObjectStoreScheme, url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
+fn build(
+    scheme: &ObjectStoreScheme,
+    url: &Url,
+    variables: &[(String, String)],
+) -> object_store::Result<Arc<dyn ObjectStore>> {
     use ClientConfigKey::{ConnectTimeout, Timeout};
     Ok(match scheme {
         ObjectStoreScheme::Memory => Arc::new(InMemory::new()),
@@ -94,7 +107,7 @@ fn build(scheme: &ObjectStoreScheme, url: &Url) -> object_store::Result<Arc<dyn 
             let defaults = AmazonS3Builder::new()
                 .with_config(object_store::aws::AmazonS3ConfigKey::Client(ConnectTimeout), CONNECT_TIMEOUT)
                 .with_config(object_store::aws::AmazonS3ConfigKey::Client(Timeout), REQUEST_TIMEOUT);
-            let builder = environment("AWS_").fold(defaults, |builder, (key, value)| match key.parse() {
+            let builder = named(variables, "AWS_").fold(defaults, |builder, (key, value)| match key.parse() {
                 Ok(key) => builder.with_config(key, value),
                 Err(_) => builder,
             });
@@ -108,7 +121,7 @@ fn build(scheme: &ObjectStoreScheme, url: &Url) -> object_store::Result<Arc<dyn 
             let defaults = MicrosoftAzureBuilder::new()
                 .with_config(object_store::azure::AzureConfigKey::Client(ConnectTimeout), CONNECT_TIMEOUT)
                 .with_config(object_store::azure::AzureConfigKey::Client(Timeout), REQUEST_TIMEOUT);
-            let builder = environment("AZURE_").fold(defaults, |builder, (key, value)| match key.parse() {
+            let builder = named(variables, "AZURE_").fold(defaults, |builder, (key, value)| match key.parse() {
                 Ok(key) => builder.with_config(key, value),
                 Err(_) => builder,
             });
@@ -129,9 +142,9 @@ fn client() -> ClientOptions {
 }
 
 /// The variables that start with `prefix`, names in lower case, as the clients' configuration keys are spelt.
-fn environment(prefix: &'static str) -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(move |(key, value)| {
-        let (key, value) = (key.into_string().ok()?, value.into_string().ok()?);
-        key.starts_with(prefix).then(|| (key.to_ascii_lowercase(), value))
-    })
+fn named<'a>(variables: &'a [(String, String)], prefix: &'a str) -> impl Iterator<Item = (String, &'a str)> {
+    variables
+        .iter()
+        .filter(move |(key, _)| key.starts_with(prefix))
+        .map(|(key, value)| (key.to_ascii_lowercase(), value.as_str()))
 }

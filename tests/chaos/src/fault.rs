@@ -5,7 +5,7 @@ use std::fmt;
 use r2o_types::random::Keyed;
 
 /// A kind of fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
     /// SIGKILL of one of several workers.
     KillWorker,
@@ -27,11 +27,23 @@ pub enum Kind {
     DamageAndKillFleet,
     /// The checkpoints' storage is away for some steps.
     StorageAway,
+    /// SIGTERM of all workers at once, and new ones.
+    DrainFleet,
+    /// SIGTERM of the coordinator, and a new one in its place.
+    StopCoordinatorInOrder,
+    /// The disk of the checkpoints is full for some steps.
+    FullDisk,
+    /// SIGKILL of the S3 server with journal and checkpoints, which comes back some steps later.
+    KillStorage,
+    /// One of several workers is cut off from everybody until it has lost its place.
+    CutWorker,
+    /// Two workers are cut off from each other, and from nobody else, until it is noticed.
+    CutPair,
 }
 
 impl Kind {
     /// All kinds, and how often each is drawn.
-    const WEIGHTS: [(Self, u64); 10] = [
+    const WEIGHTS: [(Self, u64); 16] = [
         (Self::KillWorker, 5),
         (Self::StopWorker, 2),
         (Self::SlowWorker, 1),
@@ -42,13 +54,19 @@ impl Kind {
         (Self::KillFleet, 1),
         (Self::DamageAndKillFleet, 1),
         (Self::StorageAway, 1),
+        (Self::DrainFleet, 1),
+        (Self::StopCoordinatorInOrder, 1),
+        (Self::FullDisk, 1),
+        (Self::KillStorage, 2),
+        (Self::CutWorker, 3),
+        (Self::CutPair, 2),
     ];
 
     /// Whether it makes sense for so many workers.
     #[must_use]
     pub fn suits(self, workers: usize) -> bool {
         match self {
-            Self::KillWorker | Self::StopWorker | Self::DrainWorker => workers >= 2,
+            Self::KillWorker | Self::StopWorker | Self::DrainWorker | Self::CutWorker | Self::CutPair => workers >= 2,
             Self::AddWorker => workers < 4,
             _ => true,
         }
@@ -60,10 +78,19 @@ impl Kind {
         matches!(self, Self::KillFleet | Self::DamageAndKillFleet)
     }
 
+    /// Whether nobody is left who holds the state.
+    #[must_use]
+    pub fn takes_all_workers(self) -> bool {
+        self.loses_steps() || self == Self::DrainFleet
+    }
+
     /// Whether a new generation follows.
     #[must_use]
     pub fn ends_generation(self) -> bool {
-        !matches!(self, Self::SlowWorker | Self::StopCoordinator | Self::StorageAway)
+        !matches!(
+            self,
+            Self::SlowWorker | Self::StopCoordinator | Self::StorageAway | Self::FullDisk | Self::KillStorage
+        )
     }
 }
 
@@ -80,6 +107,12 @@ impl fmt::Display for Kind {
             Self::KillFleet => "kill -9 of all workers",
             Self::DamageAndKillFleet => "a flipped bit in the newest checkpoint, then kill -9 of all workers",
             Self::StorageAway => "checkpoint storage away",
+            Self::DrainFleet => "SIGTERM of all workers",
+            Self::StopCoordinatorInOrder => "SIGTERM of the coordinator",
+            Self::FullDisk => "a full disk for checkpoints",
+            Self::KillStorage => "kill -9 of the S3 server",
+            Self::CutWorker => "a worker cut off from the network",
+            Self::CutPair => "two workers cut off from each other",
         })
     }
 }
@@ -97,14 +130,15 @@ pub struct Fault {
     pub target: usize,
 }
 
-/// The faults of a seed.
+/// The faults of the `run`th run of a seed, of kinds that can happen there.
 #[must_use]
-pub fn draw(seed: u64, faults: usize) -> Vec<Fault> {
-    let mut random = Keyed::new("chaos", &[seed]);
-    let total: u64 = Kind::WEIGHTS.iter().map(|(_, weight)| weight).sum();
+pub fn draw(seed: u64, run: u64, faults: usize, can_happen: impl Fn(Kind) -> bool) -> Vec<Fault> {
+    let mut random = Keyed::new("chaos", &[seed, run]);
+    let kinds: Vec<(Kind, u64)> = Kind::WEIGHTS.into_iter().filter(|(kind, _)| can_happen(*kind)).collect();
+    let total: u64 = kinds.iter().map(|(_, weight)| weight).sum();
     let mut one = || {
         let mut ticket = random.below(total);
-        let kind = Kind::WEIGHTS.iter().find(|(_, weight)| {
+        let kind = kinds.iter().find(|(_, weight)| {
             let hit = ticket < *weight;
             ticket = ticket.saturating_sub(*weight);
             hit
@@ -125,9 +159,12 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_faults_and_all_kinds_come() {
-        assert_eq!(draw(3, 40), draw(3, 40));
-        assert_ne!(draw(3, 40), draw(4, 40));
-        let drawn = draw(1, 400);
+        let any = |_| true;
+        assert_eq!(draw(3, 0, 40, any), draw(3, 0, 40, any));
+        assert_ne!(draw(3, 0, 40, any), draw(4, 0, 40, any));
+        assert_ne!(draw(3, 0, 40, any), draw(3, 1, 40, any));
+        let drawn = draw(1, 0, 400, any);
         assert!(Kind::WEIGHTS.iter().all(|(kind, _)| drawn.iter().any(|fault| fault.kind == *kind)));
+        assert!(draw(1, 0, 40, |kind| kind == Kind::CutPair).iter().all(|fault| fault.kind == Kind::CutPair));
     }
 }

@@ -2,15 +2,19 @@
 //! its history has every step once, and its final weights are, bit by bit, those of an undisturbed run of one worker.
 //!
 //! ```text
-//! fault (what can happen, drawn from a seed) ── run (does it, and waits until the fleet has recovered) ── watch (what the
-//! coordinator says of the job, all the time) ── table (how long it took, by kind)
+//! fault (what can happen, drawn from a seed) ── run ── damage (does it, and undoes it) ── table (how long it took, by kind)
+//!                                 ground (where: loopback and a small disk, or hosts and S3) ──┘└── watch (what the
+//!                                                                     coordinator says of the job, all the time)
 //! ```
 
+mod damage;
 mod fault;
+mod ground;
 mod run;
 mod table;
 mod watch;
 
 pub use fault::{Fault, Kind, draw};
-pub use run::{Chaos, Outcome};
+pub use ground::{Ground, Place};
+pub use run::{Chaos, Outcome, run};
 pub use table::table;

@@ -1,11 +1,11 @@
-//! `r2o-chaos`: disturbs a run by faults from a seed, and prints how long the fleet took to recover from each kind.
+//! `r2o-chaos`: disturbs runs by faults from a seed, and prints how long the fleet took to recover from each kind.
 //! `cargo xtask chaos` builds what it needs and starts it.
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use clap::Parser;
-use r2o_chaos::{Chaos, draw, table};
+use r2o_chaos::{Kind, Place, run, table};
 
-/// Faults at random moments of a run of the demo's job, on real processes.
+/// Faults at random moments of runs of the demo's job, on real processes.
 #[derive(Parser)]
 #[command(name = "r2o-chaos")]
 struct Arguments {
@@ -16,32 +16,43 @@ struct Arguments {
     #[arg(long, default_value_t = 15)]
     faults: usize,
     /// Faults per run; every run ends with the comparison.
-    #[arg(long, default_value_t = 15)]
-    per_run: usize,
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    per_run: u16,
+    /// Only faults of these kinds.
+    #[arg(long)]
+    kind: Vec<Kind>,
+    /// Only in this place; otherwise runs take turns.
+    #[arg(long)]
+    place: Option<Place>,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let faults = draw(arguments.seed, arguments.faults);
+    let places = arguments.place.map_or(vec![Place::Disk, Place::Hosts], |place| vec![place]);
     let mut outcomes = Vec::new();
-    for (number, part) in faults.chunks(arguments.per_run.max(1)).enumerate() {
-        let mut chaos = Chaos::start(&format!("chaos-{number}"), 8 * part.len() as u64).await?;
-        for fault in part {
-            let outcome = chaos.suffer(fault).await.with_context(|| {
-                format!("seed {}, fault {} of {}", arguments.seed, outcomes.len() + 1, arguments.faults)
-            })?;
-            println!(
-                "{:>3}. {}: next step after {:.2} s, {} steps done again",
-                outcomes.len() + 1,
-                outcome.kind,
-                outcome.recovered.as_secs_f64(),
-                outcome.lost
-            );
-            outcomes.push(outcome);
+    let (mut left, mut number) = (arguments.faults, 0);
+    while left > 0 {
+        let place = places[number % places.len()];
+        let faults = left.min(arguments.per_run.into());
+        let mut at = outcomes.len();
+        let heard = |outcome: &r2o_chaos::Outcome| {
+            at += 1;
+            let seconds = outcome.recovered.as_secs_f64();
+            println!("{at:>3}. {}: next step after {seconds:.2} s, {} steps done again", outcome.kind, outcome.lost);
+        };
+        match run(place, (arguments.seed, number as u64), faults, &arguments.kind, heard).await? {
+            Ok(more) => {
+                println!("run {number}: every step once, and the weights of an undisturbed run bit by bit");
+                outcomes.extend(more);
+            }
+            Err(lacks) => {
+                println!("not run: {faults} faults in place {place:?}: {lacks}");
+                ensure!(places.len() > 1, "nothing could be run: {lacks}");
+            }
         }
-        chaos.finish().await.with_context(|| format!("seed {}, run {number}", arguments.seed))?;
-        println!("run {number}: every step once, and the weights of an undisturbed run bit by bit");
+        left -= faults;
+        number += 1;
     }
     println!("\n{}", table(&outcomes));
     Ok(())

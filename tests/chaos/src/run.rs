@@ -1,27 +1,24 @@
 //! A run under faults, and the oracle at its end.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use r2o_e2e::{RUN, Run, demo_job, store, train};
+use r2o_e2e::{RUN, Run, demo_job, train};
 use r2o_proto::v1::JobState;
-use r2o_storage::checkpoint;
-use r2o_test_kit::{Fleet, Signal, Worker, WorkerOptions, wait_until};
+use r2o_test_kit::{Fleet, FleetOptions, WorkerOptions, wait_until};
 use r2o_types::TrainJob;
-use tempfile::TempDir;
 
 use crate::fault::{Fault, Kind};
+use crate::ground::{Ground, Place};
 use crate::watch::{Seen, Watch};
 
 /// A fleet that has not recovered after so long never will.
-const RECOVERY: Duration = Duration::from_secs(90);
+pub(crate) const RECOVERY: Duration = Duration::from_secs(120);
 const STEPS_PER_EPOCH: u64 = 4;
-/// How long a stopped coordinator stays stopped: longer than a worker's lease.
-const FROZEN: Duration = Duration::from_secs(3);
-/// A pause of a slow worker: shorter than its lease.
-const SLOW: Duration = Duration::from_millis(600);
+/// Steps that a fault takes, with those between two faults.
+const STEPS_OF_A_FAULT: u64 = 8;
+/// Steps that are done while an S3 server comes back.
+const STEPS_WITHOUT_STORAGE: u64 = 40;
 
 /// How one fault went.
 #[derive(Debug, Clone, Copy)]
@@ -40,35 +37,40 @@ pub struct Outcome {
 
 /// A disturbed run.
 pub struct Chaos {
-    folder: TempDir,
-    job: TrainJob,
-    fleet: Fleet,
-    watch: Watch,
+    // Workers end before their ground goes.
+    pub(crate) fleet: Fleet,
+    pub(crate) watch: Watch,
+    pub(crate) job: TrainJob,
+    pub(crate) ground: Ground,
     names: usize,
 }
 
 impl Chaos {
-    /// Starts a job on three workers that lasts for some `steps`.
+    /// Starts a job on three workers that lasts for these faults.
     ///
     /// # Errors
     /// When the fleet does not start.
-    pub async fn start(name: &str, steps: u64) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let mut job = demo_job(name, folder.path(), steps.div_ceil(STEPS_PER_EPOCH))?;
-        job.spec.fleet.min_workers = 1;
-        job.spec.fleet.max_workers = 4;
-        let options = WorkerOptions { threads: 1, audit: true, more: Vec::new() };
-        let fleet = Fleet::start(3, options).await?;
+    pub async fn start(name: &str, (ground, options): (Ground, FleetOptions), faults: &[Fault]) -> Result<Self> {
+        let steps = |fault: &Fault| match fault.kind {
+            Kind::KillStorage => STEPS_OF_A_FAULT + STEPS_WITHOUT_STORAGE,
+            _ => STEPS_OF_A_FAULT,
+        };
+        let steps: u64 = faults.iter().map(steps).sum();
+        let mut job = demo_job(name, ground.folder.path(), steps.div_ceil(STEPS_PER_EPOCH))?;
+        job.spec.checkpoint.url = Some(ground.checkpoints(name));
+        (job.spec.fleet.min_workers, job.spec.fleet.max_workers) = (1, 4);
+        let worker = WorkerOptions { threads: 1, audit: true, more: Vec::new() };
+        let fleet = Fleet::start_with(3, FleetOptions { worker, ..options }).await?;
         fleet.submit(&job).await?;
         let watch = Watch::start(&fleet.coordinator.url, name)?;
-        Ok(Self { folder, job, fleet, watch, names: 0 })
+        Ok(Self { fleet, watch, job, ground, names: 0 })
     }
 
     /// Waits for the fault's moment, lets it happen, and waits until the fleet has recovered. A fault that does not suit the
     /// number of workers becomes one that does.
     ///
     /// # Errors
-    /// When the fleet does not recover in time.
+    /// When the fleet does not recover in time, or loses more than it may.
     pub async fn suffer(&mut self, fault: &Fault) -> Result<Outcome> {
         let start = self.watch.last().map_or(0, |seen| seen.step);
         let workers = self.fleet.workers.len();
@@ -76,7 +78,9 @@ impl Chaos {
         let steps = |seen: &Seen| {
             seen.step >= start + fault.steps && seen.workers == workers && seen.state == JobState::Running
         };
-        self.watch.until("some steps with all workers between two faults", RECOVERY, Instant::now(), steps).await?;
+        let moment =
+            self.watch.until("some steps with all workers between two faults", RECOVERY, Instant::now(), steps);
+        moment.await.map_err(|error| error.context(self.fleet.logs(12)))?;
         wait_for(Duration::from_millis(fault.delay_ms)).await?;
         let kind = match fault.kind {
             kind if kind.suits(workers) => kind,
@@ -90,59 +94,11 @@ impl Chaos {
     async fn happen(&mut self, kind: Kind, target: usize) -> Result<Outcome> {
         let before = self.watch.last().context("the job is known")?;
         let at = Instant::now();
-        let mut repair = Repair::Nothing;
-        match kind {
-            Kind::KillWorker => drop(self.take(target)?.process.kill()?),
-            Kind::StopWorker => {
-                self.fleet.workers[target].process.signal(Signal::STOP)?;
-                repair = Repair::Continue(target);
-            }
-            Kind::SlowWorker => {
-                for _ in 0..3 {
-                    self.fleet.workers[target].process.signal(Signal::STOP)?;
-                    wait_for(SLOW).await?;
-                    self.fleet.workers[target].process.signal(Signal::CONT)?;
-                    wait_for(SLOW / 4).await?;
-                }
-            }
-            Kind::DrainWorker => {
-                self.fleet.workers[target].process.signal(Signal::TERM)?;
-                let mut worker = self.take(target)?;
-                let exit = worker.process.wait_end(RECOVERY).await?;
-                ensure!(exit.code() == Some(0), "a drained worker exits with {exit}:\n{}", worker.process.log_tail(20));
-            }
-            Kind::AddWorker => self.add()?,
-            Kind::KillCoordinator => {
-                self.fleet.coordinator.process.kill()?;
-                self.fleet.restart_coordinator().await?;
-            }
-            Kind::StopCoordinator => {
-                self.fleet.coordinator.process.signal(Signal::STOP)?;
-                wait_for(FROZEN).await?;
-                self.fleet.coordinator.process.signal(Signal::CONT)?;
-            }
-            Kind::KillFleet => self.replace_all()?,
-            Kind::DamageAndKillFleet => {
-                self.damage_newest_checkpoint().await?;
-                self.replace_all()?;
-            }
-            Kind::StorageAway => {
-                let (home, away) = self.checkpoints()?;
-                std::fs::rename(&home, &away)?;
-                std::fs::write(&home, "not a folder")?;
-                repair = Repair::BringBack { home, away };
-            }
-        }
+        let repair = self.damage(kind, target, before).await?;
         let outcome = self.recovery(kind, before, at).await;
-        match repair {
-            Repair::Nothing => {}
-            Repair::Continue(target) => self.fleet.workers[target].process.signal(Signal::CONT)?,
-            Repair::BringBack { home, away } => {
-                std::fs::remove_file(&home)?;
-                std::fs::rename(&away, &home)?;
-            }
-        }
+        self.mend(repair)?;
         let outcome = outcome?;
+        ensure!(outcome.lost == 0 || kind.loses_steps(), "{} committed steps were done again", outcome.lost);
         if self.fleet.workers.len() < 2 {
             self.add()?;
         }
@@ -154,7 +110,7 @@ impl Chaos {
 
     /// Waits for a step that was computed after the fault.
     async fn recovery(&self, kind: Kind, before: Seen, at: Instant) -> Result<Outcome> {
-        let at_work = if kind.loses_steps() {
+        let at_work = if kind.takes_all_workers() {
             // One after another goes, and those that are left form generations of a moment.
             let idle = |seen: &Seen| seen.state == JobState::Queued;
             self.watch.until("all workers are gone", RECOVERY, at, idle).await?.at
@@ -182,7 +138,12 @@ impl Chaos {
         let last = commits.map(|pair| pair[1].at).rfind(|when| *when <= since).unwrap_or(at);
         let highest = all.iter().filter(|seen| seen.at <= since).map(|seen| seen.step).max().unwrap_or(0);
         let lost = if opened.is_some() { highest.saturating_sub(began.step) } else { 0 };
-        ensure!(kind.loses_steps() || lost == 0, "{lost} committed steps were lost");
+        ensure!(
+            kind == Kind::DamageAndKillFleet || began.step >= before.checkpoint,
+            "the fleet went back to step {}, beyond the checkpoint after step {}",
+            began.step,
+            before.checkpoint
+        );
         Ok(Outcome {
             kind,
             detected: opened.map(|seen| seen.at.duration_since(at)),
@@ -199,13 +160,14 @@ impl Chaos {
     pub async fn finish(mut self) -> Result<()> {
         let name = self.job.metadata.name.clone();
         self.fleet.wait_success(&name, RUN).await?;
-        let run = Run::read(&self.job).await?;
+        let store = self.ground.store(&self.ground.checkpoints(&name))?;
+        let run = Run::read_from(&store).await?;
+        let events = r2o_storage::run::read_events(&store).await?;
         drop(self.fleet);
-        let mut alone = demo_job("undisturbed", self.folder.path(), self.job.spec.epochs)?;
+        let mut alone = demo_job("undisturbed", self.ground.folder.path(), self.job.spec.epochs)?;
         alone.spec.fleet.max_workers = 1;
         let alone = train(&alone, 1).await?;
         let steps: Vec<u64> = run.steps.iter().map(|record| record.step).collect();
-        let events = r2o_storage::run::read_events(&store(&self.job)?).await?;
         let events: Vec<String> = events.iter().map(|e| format!("{} {}: {}", e.unix_ms, e.reason, e.message)).collect();
         let expected: Vec<u64> = (0..self.job.spec.epochs * STEPS_PER_EPOCH).collect();
         ensure!(steps == expected, "the history has steps {steps:?}\n{}", events.join("\n"));
@@ -218,67 +180,45 @@ impl Chaos {
         Ok(())
     }
 
-    fn take(&mut self, target: usize) -> Result<Worker> {
-        ensure!(target < self.fleet.workers.len(), "there is no worker {target}");
-        Ok(self.fleet.workers.remove(target))
-    }
-
-    fn add(&mut self) -> Result<()> {
+    /// One more worker.
+    pub(crate) fn add(&mut self) -> Result<()> {
         self.names += 1;
         self.fleet.add_worker(&format!("more-{}", self.names))
     }
-
-    fn replace_all(&mut self) -> Result<()> {
-        for worker in &self.fleet.workers {
-            worker.process.signal(Signal::KILL)?;
-        }
-        self.fleet.workers.clear();
-        self.add()?;
-        self.add()
-    }
-
-    fn checkpoints(&self) -> Result<(PathBuf, PathBuf)> {
-        let url = self.job.spec.checkpoint.url.as_deref().context("the job has a checkpoint URL")?;
-        let home = Path::new(url);
-        Ok((home.to_owned(), home.with_extension("away")))
-    }
-
-    /// Flips a bit of an object that no other checkpoint uses.
-    async fn damage_newest_checkpoint(&self) -> Result<()> {
-        let there = |seen: &Seen| seen.checkpoint > 0;
-        self.watch.until("a first checkpoint", RECOVERY, Instant::now() - RECOVERY, there).await?;
-        let store = store(&self.job)?;
-        let mut steps: Vec<u64> = checkpoint::list(&store).await?.into_iter().map(|manifest| manifest.step).collect();
-        steps.sort_unstable();
-        let Some(newest) = steps.pop() else { return Ok(()) };
-        if steps.is_empty() {
-            // Without an earlier one the job must fail, which is another test's matter.
-            return Ok(());
-        }
-        let mut others = BTreeSet::new();
-        for step in steps {
-            others.extend(checkpoint::load_manifest(&store, step).await?.tensors.into_iter().map(|t| t.blake3));
-        }
-        let manifest = checkpoint::load_manifest(&store, newest).await?;
-        let Some(own) = manifest.tensors.iter().find(|t| !others.contains(&t.blake3)) else { return Ok(()) };
-        let path = self.checkpoints()?.0.join("objects").join(&own.blake3);
-        let mut bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        if let Some(byte) = bytes.last_mut() {
-            *byte ^= 1;
-        }
-        Ok(std::fs::write(&path, bytes)?)
-    }
 }
 
-/// What is undone once the fleet has recovered.
-enum Repair {
-    Nothing,
-    Continue(usize),
-    BringBack { home: PathBuf, away: PathBuf },
+/// A whole run: opens the ground, suffers `faults` faults of the `number`th run of a seed, and holds the end beside an
+/// undisturbed run. `Err` in the inner result: what the machine lacks.
+///
+/// # Errors
+/// When the fleet does not recover, or its run ends differently.
+pub async fn run(
+    place: Place,
+    (seed, number): (u64, u64),
+    faults: usize,
+    kinds: &[Kind],
+    mut heard: impl FnMut(&Outcome),
+) -> Result<Result<Vec<Outcome>, String>> {
+    let ground = match Ground::open(place)? {
+        Ok(ground) => ground,
+        Err(lacks) => return Ok(Err(lacks)),
+    };
+    let wanted = |kind| ground.0.has(kind) && (kinds.is_empty() || kinds.contains(&kind));
+    let faults = crate::fault::draw(seed, number, faults, wanted);
+    let mut chaos = Chaos::start(&format!("chaos-{number}"), ground, &faults).await?;
+    let mut outcomes = Vec::new();
+    for (at, fault) in faults.iter().enumerate() {
+        let outcome = chaos.suffer(fault).await;
+        let outcome = outcome.with_context(|| format!("seed {seed}, run {number}, fault {}", at + 1))?;
+        heard(&outcome);
+        outcomes.push(outcome);
+    }
+    chaos.finish().await.with_context(|| format!("seed {seed}, run {number}"))?;
+    Ok(Ok(outcomes))
 }
 
 /// Lets some time of the fault itself pass.
-async fn wait_for(span: Duration) -> Result<()> {
+pub(crate) async fn wait_for(span: Duration) -> Result<()> {
     let start = Instant::now();
     wait_until("the clock goes on", span + RECOVERY, || async { Ok((start.elapsed() >= span).then_some(())) }).await
 }

@@ -1,17 +1,23 @@
 //! A bounded part of the chaos, in every gate; `cargo xtask chaos --seed N --faults M` goes on where this ends.
 
 use anyhow::Result;
-use r2o_chaos::{Chaos, draw, table};
+use r2o_chaos::{Place, run, table};
+use r2o_test_kit::not_run;
+
+async fn suffer(place: Place, faults: usize) -> Result<()> {
+    match run(place, (1, 0), faults, &[], |outcome| println!("{outcome:?}")).await? {
+        Ok(outcomes) => println!("{}", table(&outcomes)),
+        Err(lacks) => not_run(&lacks),
+    }
+    Ok(())
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_faults_leave_no_trace_in_the_weights() -> Result<()> {
-    let faults = draw(1, 10);
-    let mut chaos = Chaos::start("chaos", 8 * faults.len() as u64).await?;
-    let mut outcomes = Vec::new();
-    for fault in &faults {
-        outcomes.push(chaos.suffer(fault).await?);
-    }
-    chaos.finish().await?;
-    println!("{}", table(&outcomes));
-    Ok(())
+async fn eight_faults_on_one_machine_leave_no_trace_in_the_weights() -> Result<()> {
+    suffer(Place::Disk, 8).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seven_faults_among_hosts_leave_no_trace_in_the_weights() -> Result<()> {
+    suffer(Place::Hosts, 7).await
 }

@@ -46,10 +46,17 @@ impl Run {
     /// # Errors
     /// When history or checkpoint cannot be read.
     pub async fn read(job: &TrainJob) -> Result<Self> {
-        let store = store(job)?;
-        let steps = history::read_all(&store).await?;
-        let newest = checkpoint::list(&store).await?.into_iter().map(|m| m.step).max().context("no checkpoint")?;
-        let manifest = checkpoint::load_manifest(&store, newest).await?;
+        Self::read_from(&store(job)?).await
+    }
+
+    /// [`Run::read`] from an open store.
+    ///
+    /// # Errors
+    /// When history or checkpoint cannot be read.
+    pub async fn read_from(store: &Store) -> Result<Self> {
+        let steps = history::read_all(store).await?;
+        let newest = checkpoint::list(store).await?.into_iter().map(|m| m.step).max().context("no checkpoint")?;
+        let manifest = checkpoint::load_manifest(store, newest).await?;
         let state = manifest.tensors.into_iter().map(|t| (t.name, t.blake3.to_string())).collect();
         Ok(Self { steps, state, checkpoint_step: newest })
     }

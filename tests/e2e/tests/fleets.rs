@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use r2o_e2e::{RUN, Run, demo_job, store, train};
-use r2o_test_kit::{Fleet, Signal, Worker, WorkerOptions};
+use r2o_test_kit::{Fleet, FleetOptions, Signal, Worker, WorkerOptions};
 use r2o_types::TrainJob;
 use tempfile::TempDir;
 
@@ -88,7 +88,9 @@ async fn a_replica_with_a_flipped_bit_is_named_kept_out_and_healed() -> Result<(
     let job = small_job("flipped", &folder, 12)?;
     let name = job.metadata.name.clone();
     let options = WorkerOptions { threads: 1, audit: true, more: Vec::new() };
-    let mut fleet = Fleet::start_with(2, options.clone(), &["--parity-steps", "4"]).await?;
+    let often = ["--parity-steps", "4"].map(str::to_owned).to_vec();
+    let fleet = FleetOptions { worker: options.clone(), coordinator: often, ..FleetOptions::default() };
+    let mut fleet = Fleet::start_with(2, fleet).await?;
     let faulty = WorkerOptions { more: vec!["--flip-bit-at".to_owned(), "11".to_owned()], ..options };
     fleet.workers.push(Worker::start(fleet.folder(), "faulty", &fleet.coordinator.url, &faulty)?);
     let mut three = job.clone();

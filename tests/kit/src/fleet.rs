@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use r2o_types::TrainJob;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{Process, wait_until};
+use crate::{Host, Network, Process, binary, wait_until};
 
 /// How long a program may take to come up on a busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -36,12 +37,19 @@ impl Coordinator {
     /// Starts a coordinator on a free port, with its state under `state` (any object-store URL), and waits until it
     /// listens. `name` names its log and address file in `folder`.
     pub async fn start(folder: &Path, name: &str, state: &str, more: &[&str]) -> Result<Self> {
-        Self::start_at("127.0.0.1:0", folder, name, state, more).await
+        Self::start_at("127.0.0.1:0", folder, name, state, more, &[]).await
     }
 
-    /// [`Coordinator::start`] at a given address.
-    pub async fn start_at(listen: &str, folder: &Path, name: &str, state: &str, more: &[&str]) -> Result<Self> {
-        let mut process = Self::launch_at(listen, folder, name, state, more)?;
+    /// [`Coordinator::start`] at a given address, with more environment.
+    pub async fn start_at(
+        listen: &str,
+        folder: &Path,
+        name: &str,
+        state: &str,
+        more: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        let mut process = Self::launch_at(listen, folder, name, state, more, environment)?;
         let file = address_file(folder, name);
         let listening = std::cell::RefCell::new(&mut process);
         let address = wait_until(&format!("{name} listens"), START, || async {
@@ -58,16 +66,23 @@ impl Coordinator {
 
     /// Starts a coordinator without waiting: for tests of coordinators that refuse to start.
     pub fn launch(folder: &Path, name: &str, state: &str, more: &[&str]) -> Result<Process> {
-        Self::launch_at("127.0.0.1:0", folder, name, state, more)
+        Self::launch_at("127.0.0.1:0", folder, name, state, more, &[])
     }
 
-    fn launch_at(listen: &str, folder: &Path, name: &str, state: &str, more: &[&str]) -> Result<Process> {
+    fn launch_at(
+        listen: &str,
+        folder: &Path,
+        name: &str,
+        state: &str,
+        more: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Process> {
         let file = address_file(folder, name);
         let _ = fs::remove_file(&file);
         let file = file.to_string_lossy().into_owned();
         let mut arguments = vec!["--listen", listen, "--address-file", &file, "--state", state];
         arguments.extend(more);
-        Process::start("r2o-coordinator", name, folder, arguments, &[])
+        Process::start("r2o-coordinator", name, folder, arguments, environment)
     }
 
     /// A connection to it.
@@ -112,20 +127,57 @@ pub struct WorkerOptions {
 pub struct Worker {
     /// Its process.
     pub process: Process,
+    /// Where it runs; none: on loopback.
+    pub host: Option<Host>,
 }
 
 impl Worker {
-    /// Starts a CPU worker of the coordinator at `url`.
+    /// Starts a CPU worker of the coordinator at `url`, on this machine's loopback.
     pub fn start(folder: &Path, name: &str, url: &str, options: &WorkerOptions) -> Result<Self> {
-        let threads = options.threads.max(1).to_string();
-        let mut arguments = vec!["run", "--coordinator", url, "--name", name, "--device", "cpu", "--threads", &threads];
-        arguments.extend(["--advertise", "127.0.0.1"]);
-        if options.audit {
-            arguments.push("--audit");
-        }
-        arguments.extend(options.more.iter().map(String::as_str));
-        Ok(Self { process: Process::start("r2o-worker", name, folder, arguments, &[])? })
+        Self::start_on(None, folder, name, url, options, &[])
     }
+
+    /// [`Worker::start`] on a host of a network, with more environment.
+    pub fn start_on(
+        host: Option<&Host>,
+        folder: &Path,
+        name: &str,
+        url: &str,
+        options: &WorkerOptions,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        let program = binary("r2o-worker")?;
+        let (program, mut arguments) = match host {
+            Some(host) => host.command(&program),
+            None => (program.as_path(), Vec::new()),
+        };
+        let address = host.map_or(Ipv4Addr::LOCALHOST, |host| host.address).to_string();
+        let threads = options.threads.max(1).to_string();
+        let run = ["run", "--coordinator", url, "--name", name, "--device", "cpu", "--threads", &threads];
+        arguments.extend(run.iter().chain(&["--advertise", &address]).map(|word| (*word).to_owned()));
+        if options.audit {
+            arguments.push("--audit".to_owned());
+        }
+        arguments.extend(options.more.iter().cloned());
+        let process = Process::start_path(program, name, folder, arguments, environment)?;
+        Ok(Self { process, host: host.cloned() })
+    }
+}
+
+/// What a fleet is started with.
+#[derive(Debug, Default)]
+pub struct FleetOptions {
+    /// Of every worker.
+    pub worker: WorkerOptions,
+    /// Further arguments of the coordinator.
+    pub coordinator: Vec<String>,
+    /// The coordinator's state, any object-store URL; none: a folder of the fleet's own.
+    pub state: Option<String>,
+    /// More environment of all programs.
+    pub environment: Vec<(String, String)>,
+    /// Every worker is on a host of its own in this network, and the coordinator is at its gateway; none: all are on
+    /// loopback.
+    pub network: Option<Network>,
 }
 
 /// A coordinator with workers, in a temporary folder that goes with it.
@@ -137,25 +189,24 @@ pub struct Fleet {
     /// The coordinator.
     pub coordinator: Coordinator,
     folder: TempDir,
-    options: WorkerOptions,
-    coordinator_options: Vec<String>,
+    /// What it was started with; the network goes after the processes.
+    pub options: FleetOptions,
     restarts: u32,
 }
 
 impl Fleet {
     /// Starts a coordinator and `workers` workers named `worker-0`, `worker-1`, ...
-    pub async fn start(workers: usize, options: WorkerOptions) -> Result<Self> {
-        Self::start_with(workers, options, &[]).await
+    pub async fn start(workers: usize, worker: WorkerOptions) -> Result<Self> {
+        Self::start_with(workers, FleetOptions { worker, ..FleetOptions::default() }).await
     }
 
-    /// [`Fleet::start`] with further arguments for the coordinator.
-    pub async fn start_with(workers: usize, options: WorkerOptions, coordinator: &[&str]) -> Result<Self> {
+    /// [`Fleet::start`] with everything else that may be said.
+    pub async fn start_with(workers: usize, options: FleetOptions) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("r2o-fleet-").tempdir()?;
-        let state = folder.path().join("state");
-        fs::create_dir_all(&state)?;
-        let coordinator_options = coordinator.iter().map(|s| (*s).to_owned()).collect();
-        let coordinator = Coordinator::start(folder.path(), "coordinator", &file_url(&state), coordinator).await?;
-        let mut fleet = Self { workers: Vec::new(), coordinator, folder, options, coordinator_options, restarts: 0 };
+        fs::create_dir_all(folder.path().join("state"))?;
+        let address = options.network.as_ref().map_or(Ipv4Addr::LOCALHOST, Network::gateway);
+        let coordinator = launch(&format!("{address}:0"), folder.path(), "coordinator", &options).await?;
+        let mut fleet = Self { workers: Vec::new(), coordinator, folder, options, restarts: 0 };
         for index in 0..workers {
             fleet.add_worker(&format!("worker-{index}"))?;
         }
@@ -164,13 +215,10 @@ impl Fleet {
 
     /// Starts the coordinator again, at its old address and on its old state, once its process has ended.
     pub async fn restart_coordinator(&mut self) -> Result<()> {
-        let url = self.coordinator.url.clone();
-        let listen = url.trim_start_matches("http://");
-        let state = file_url(&self.state());
+        let listen = self.coordinator.url.trim_start_matches("http://").to_owned();
         self.restarts += 1;
         let name = format!("coordinator-{}", self.restarts);
-        let options: Vec<&str> = self.coordinator_options.iter().map(String::as_str).collect();
-        self.coordinator = Coordinator::start_at(listen, self.folder.path(), &name, &state, &options).await?;
+        self.coordinator = launch(&listen, self.folder.path(), &name, &self.options).await?;
         Ok(())
     }
 
@@ -186,7 +234,10 @@ impl Fleet {
 
     /// Starts one more worker.
     pub fn add_worker(&mut self, name: &str) -> Result<()> {
-        let worker = Worker::start(self.folder.path(), name, &self.coordinator.url, &self.options)?;
+        let host = self.options.network.as_mut().map(Network::add).transpose()?;
+        let (folder, url, options) = (self.folder.path(), &self.coordinator.url, &self.options);
+        let environment = borrowed(&options.environment);
+        let worker = Worker::start_on(host.as_ref(), folder, name, url, &options.worker, &environment)?;
         self.workers.push(worker);
         Ok(())
     }
@@ -253,6 +304,16 @@ impl Fleet {
         let processes = self.workers.iter().map(|worker| &worker.process).chain([&self.coordinator.process]);
         processes.map(|process| format!("--- {}\n{}\n", process.name(), process.log_tail(lines))).collect()
     }
+}
+
+async fn launch(listen: &str, folder: &Path, name: &str, options: &FleetOptions) -> Result<Coordinator> {
+    let state = options.state.clone().unwrap_or_else(|| file_url(&folder.join("state")));
+    let more: Vec<&str> = options.coordinator.iter().map(String::as_str).collect();
+    Coordinator::start_at(listen, folder, name, &state, &more, &borrowed(&options.environment)).await
+}
+
+fn borrowed(environment: &[(String, String)]) -> Vec<(&str, &str)> {
+    environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
 /// A folder as a `file://` URL.

@@ -6,13 +6,15 @@
 mod binary;
 mod fixture;
 mod fleet;
+mod network;
 mod process;
 mod skip;
 mod wait;
 
 pub use binary::{binary, repository, run};
 pub use fixture::{packed_photos, photos};
-pub use fleet::{Coordinator, Fleet, Worker, WorkerOptions};
+pub use fleet::{Coordinator, Fleet, FleetOptions, Worker, WorkerOptions};
+pub use network::{Host, NEEDS as NETWORK_NEEDS, Network};
 pub use process::{Process, Signal, free_port};
 pub use skip::{not_run, python};
 pub use wait::wait_until;

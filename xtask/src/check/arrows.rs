@@ -36,6 +36,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("r2o-gpu-suite", Layer::Programs),
     ("r2o-gpu-suite", Layer::Outside),
     ("r2o-test-kit", Layer::Outside),
+    ("r2o-test-s3", Layer::Outside),
     ("r2o-e2e", Layer::Outside),
     ("r2o-chaos", Layer::Outside),
     ("xtask", Layer::Outside),
@@ -52,6 +53,8 @@ const BESIDE: &[(&str, &str)] = &[
     ("r2o-engine", "r2o-c10d"),
     ("r2o-e2e", "r2o-test-kit"),
     ("r2o-chaos", "r2o-test-kit"),
+    ("r2o-chaos", "r2o-test-s3"),
+    ("xtask", "r2o-test-s3"),
     ("r2o-chaos", "r2o-e2e"),
 ];
 
