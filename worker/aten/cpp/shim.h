@@ -42,7 +42,8 @@ char* r2o_aten_channels_last(const at::Tensor* tensor, at::Tensor** out);
 char* r2o_aten_is_channels_last(const at::Tensor* tensor, bool* out);
 char* r2o_aten_alias(const at::Tensor* base, int64_t offset, const int64_t* size, size_t dims, bool channels_last,
                      at::Tensor** out);
-// `lanes` tensors over the memory of `value`, whose gradients add up in the float64 leaf `leaf`.
+// `lanes` tensors over the memory of `value`, whose gradients add up in the float64 leaf `leaf` (2, ...): coarse and fine
+// parts.
 char* r2o_aten_fan_out(const at::Tensor* leaf, const at::Tensor* value, size_t lanes, at::Tensor** out);
 char* r2o_aten_drop_grads(at::Tensor* const* tensors, size_t count);
 char* r2o_aten_deterministic(bool on);

@@ -94,22 +94,18 @@ struct Spread : torch::CustomClassHolder {
     return {parts, complete_groups(parts)};
   }
 
-  // Of weight and bias, from local sums [P, 2, C].
+  // Of weight and bias, from local sums [P, 2, C]: this rank's share (C), or every local lane's (lanes, C).
   std::pair<at::Tensor, at::Tensor> parameter_gradients(const at::Tensor& own, const at::Tensor& invstd,
-                                                        at::ScalarType type) const {
+                                                        bool lanes_apart) const {
     at::Tensor scale = invstd.to(at::kDouble);
     if (by_lane) {
       std::vector<at::Tensor> rows;
       each([&](int64_t i, const LocalGroup& group, int64_t) { rows.insert(rows.end(), group.lanes, scale.select(0, i)); });
       scale = at::stack(rows);
     }
-    at::Tensor dweight = own.select(1, 1) * scale, dbias = own.select(1, 0);
-    if (by_lane) {
-      // Sums of float32 numbers in float64 are exact in any order, on one rank or over several.
-      dweight = dweight.to(at::kFloat).to(at::kDouble);
-      dbias = dbias.to(at::kFloat).to(at::kDouble);
-    }
-    return {dweight.sum(0).to(type), dbias.sum(0).to(type)};
+    const at::Tensor dweight = own.select(1, 1) * scale, dbias = own.select(1, 0);
+    if (lanes_apart) return {dweight.to(at::kFloat), dbias.to(at::kFloat)};
+    return {dweight.sum(0).to(at::kFloat), dbias.sum(0).to(at::kFloat)};
   }
 
   // Makes the local parts [L, 2, C] of shared groups whole, in place; returns the shared groups' sums [S, 2, C].
@@ -165,6 +161,9 @@ void update_running(const Norm& norm, const Spread& spread, const at::Tensor& pa
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// A parameter (C), or once for each lane (lanes, C).
+at::Tensor values(const at::Tensor& parameter) { return parameter.dim() == 2 ? parameter.select(0, 0) : parameter; }
+
 struct GroupNorm : torch::autograd::Function<GroupNorm> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& input, const at::Tensor& weight,
                             const at::Tensor& bias, const Norm* norm, c10::intrusive_ptr<Spread> spread) {
@@ -181,7 +180,7 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
 
     const at::Tensor mean = mean64.to(at::kFloat), invstd = (var + norm->eps).rsqrt().to(at::kFloat);
     at::Tensor y = at::empty_like(x);
-    const at::Tensor w = weight.to(at::kFloat), b = bias.to(at::kFloat);
+    const at::Tensor w = values(weight), b = values(bias);
     spread->each([&](int64_t i, const LocalGroup& group, int64_t lane) {
       const Channels stats{mean.select(0, i), invstd.select(0, i), w, b};
       (gpu ? cuda::apply : cpu::apply)(spread->slice(x, lane, group), spread->slice(y, lane, group), stats);
@@ -199,7 +198,7 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
     const bool gpu = x.is_cuda();
     const auto format = x.dim() == 4 ? x.suggest_memory_format() : at::MemoryFormat::Contiguous;
     const at::Tensor dy = grads[0].to(x.scalar_type()).contiguous(format);
-    const at::Tensor w = weight.to(at::kFloat);
+    const at::Tensor w = values(weight);
     const auto stats = [&](int64_t i) { return Channels{mean.select(0, i), invstd.select(0, i), w, {}}; };
 
     const at::Tensor own = spread.sums(
@@ -207,7 +206,7 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
           (gpu ? cuda::grad_sums : cpu::grad_sums)(spread.slice(dy, lane, count), spread.slice(x, lane, count),
                                                    stats(i), out);
         });
-    const auto [dweight, dbias] = spread.parameter_gradients(own, invstd, weight.scalar_type());
+    const auto [dweight, dbias] = spread.parameter_gradients(own, invstd, weight.dim() == 2);
     const at::Tensor parts = spread.complete(own).first;
 
     at::Tensor dx;

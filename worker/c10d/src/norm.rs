@@ -27,9 +27,8 @@ const OPERATION: &str = "batch norm";
 /// Groups that span ranks cost one all-reduce of 2C float64 per group in forward and one in backward, so all ranks
 /// call this in the same order. On CUDA one group that is wholly local runs torch's own kernels.
 ///
-/// A `weight` and `bias` of type float64 get float64 gradients; the arithmetic stays float32. Where the layout is
-/// [`NormLayout::reproducible`] these gradients are sums over lanes of float32 numbers, so that further adding, in
-/// whatever order, is exact but for numbers some 2^27 times apart.
+/// Where the layout is [`NormLayout::reproducible`], `weight` and `bias` may be (local lanes, C), the same values in every
+/// row: then each lane has gradients of its own, and whoever adds them up decides about the order.
 ///
 /// # Errors
 /// When shapes do not fit, a group spans ranks but `pg` is none, or a peer is lost. In backward such an error surfaces
@@ -86,7 +85,8 @@ fn check(input: &Tensor, weight: &Tensor, layout: &NormLayout, pg: Option<&Proce
     if lanes == 0 || size[0] == 0 || size[0] % lanes != 0 {
         return refuse(format!("{} rows cannot be dealt to {lanes} lanes", size[0]));
     }
-    if weight.size() != [size[1]] {
+    let of_lanes = layout.is_reproducible() && weight.size() == [lanes, size[1]];
+    if weight.size() != [size[1]] && !of_lanes {
         return refuse(format!("the weight is {:?} but the input {size:?}", weight.size()));
     }
     let all_here = layout.local_lanes() == layout.groups_total() * layout.lanes_per_group();

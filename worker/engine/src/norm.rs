@@ -52,8 +52,8 @@ impl Norm {
     pub(crate) fn forward(&self, x: &Tensor, weights: &Weights, scope: &NormScope) -> Result<Tensor, StepError> {
         Ok(r2o_c10d::batch_norm(
             x,
-            weights.of_norm(self.weight),
-            weights.of_norm(self.bias),
+            &weights.of_norm(self.weight, scope)?,
+            &weights.of_norm(self.bias, scope)?,
             &weights.buffers[self.mean],
             &weights.buffers[self.var],
             &scope.layout,

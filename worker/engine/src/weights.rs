@@ -92,8 +92,8 @@ pub(crate) struct Weights {
     pub(crate) params: Vec<Tensor>,
     /// By number; they share memory with `flat_buffers`.
     pub(crate) buffers: Vec<Tensor>,
-    /// By parameter's number: float64 leaves in which lanes' gradients add up, where the job is reproducible and the network
-    /// is trained. Otherwise empty.
+    /// By parameter's number: float64 leaves (2, ...) in which lanes' gradients add up ([`r2o_aten::fan_out`]), where the job
+    /// is reproducible and the network is trained. Otherwise empty.
     pub(crate) leaves: Vec<Tensor>,
 }
 
@@ -132,17 +132,27 @@ impl Weights {
 
     /// Fresh leaves for the gradients of a step.
     pub(crate) fn renew_leaves(&mut self) {
-        // A norm's parameters take their values from the leaf; of others only the shape matters.
-        let leaf = |param: &Tensor| match param.dim() {
-            1 => param.detach().to_kind(Kind::Double),
-            _ => Tensor::zeros([1], (Kind::Double, param.device())).expand(param.size(), false),
+        let leaf = |param: &Tensor| {
+            let shape = [&[2], param.size().as_slice()].concat();
+            Tensor::zeros([1], (Kind::Double, param.device())).expand(shape, false).set_requires_grad(true)
         };
-        self.leaves = self.params.iter().map(|param| leaf(param).set_requires_grad(true)).collect();
+        self.leaves = self.params.iter().map(leaf).collect();
     }
 
-    /// A parameter of a norm, as autograd should see it.
-    pub(crate) fn of_norm(&self, slot: usize) -> &Tensor {
-        self.leaves.get(slot).unwrap_or(&self.params[slot])
+    /// A parameter, once for each lane if lanes are to have gradients of their own.
+    fn copies(&self, slot: usize, lanes: usize) -> Result<Vec<Tensor>, r2o_aten::Error> {
+        match self.leaves.get(slot) {
+            Some(leaf) => r2o_aten::fan_out(leaf, &self.params[slot], lanes),
+            None => Ok((0..lanes).map(|_| self.params[slot].shallow_clone()).collect()),
+        }
+    }
+
+    /// A parameter (C) of a norm: (lanes, C) where lanes have gradients of their own.
+    pub(crate) fn of_norm(&self, slot: usize, scope: &NormScope) -> Result<Tensor, StepError> {
+        match scope.lanes_apart().filter(|_| !self.leaves.is_empty()) {
+            Some(lanes) => Ok(Tensor::f_stack(&self.copies(slot, lanes)?, 0)?),
+            None => Ok(self.params[slot].shallow_clone()),
+        }
     }
 
     /// Applies an operation on lane-major rows with the parameters `slots`: to all lanes at once, or to each by itself.
@@ -154,10 +164,7 @@ impl Weights {
         operation: impl Fn(&Tensor, [&Tensor; N]) -> Result<Tensor, TchError>,
     ) -> Result<Tensor, StepError> {
         let lanes = scope.lanes_apart().unwrap_or(1);
-        let copies = slots.map(|slot| match self.leaves.get(slot) {
-            Some(leaf) => r2o_aten::fan_out(leaf, &self.params[slot], lanes),
-            None => Ok((0..lanes).map(|_| self.params[slot].shallow_clone()).collect()),
-        });
+        let copies = slots.map(|slot| self.copies(slot, lanes));
         let copies = copies.into_iter().collect::<Result<Vec<_>, _>>()?;
         by_lane(scope, [x], |lane, [x]| Ok(operation(x, std::array::from_fn(|at| &copies[at][lane]))?))
     }
