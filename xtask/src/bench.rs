@@ -17,7 +17,7 @@ use pairs::PAIRS;
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Only comparisons whose name contains this: step, kmeans, slic, loader.
+    /// Only comparisons whose name contains this: step, kmeans, checkpoint, slic, loader.
     filter: Option<String>,
     /// Rounds of each comparison.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]

@@ -149,7 +149,7 @@ fn train(engine: &mut Engine, scale: &Scale, first: usize, lanes: usize, steps: 
     output.context("no step")
 }
 
-fn state(engine: &Engine) -> Result<Vec<HostTensor>> {
+fn state(engine: &mut Engine) -> Result<Vec<HostTensor>> {
     let names: Vec<String> = engine.tensor_sizes().into_iter().map(|(name, _)| name).collect();
     Ok(engine.copy_out(&names.iter().map(String::as_str).collect::<Vec<_>>())?)
 }
@@ -190,7 +190,7 @@ fn parity(row: &Row, arguments: &PartArguments) -> Result<Finding> {
     for device in [device(arguments.device)?, Device::cpu()] {
         let mut engine = engine(row, device, vec![0])?;
         let output = train(&mut engine, &row.scale, 0, 1, 1)?;
-        outcomes.push((output, state(&engine)?));
+        outcomes.push((output, state(&mut engine)?));
     }
     let [(got, got_state), (cpu, cpu_state)] = &outcomes[..] else { bail!("two devices were compared") };
     let (distance, name) = furthest(got_state, cpu_state)?;
@@ -223,7 +223,7 @@ fn group(row: &Row, arguments: &PartArguments) -> Result<Finding> {
     let whole = train(&mut alone, &row.scale, 0, row.world, STEPS)?;
     let loss = relative(shared.lanes[0].loss, whole.lanes[0].loss);
     let gradient = relative(shared.gradient_norm, whole.gradient_norm);
-    let (distance, name) = furthest(&state(&member)?, &state(&alone)?)?;
+    let (distance, name) = furthest(&state(&mut member)?, &state(&mut alone)?)?;
     Ok(Finding {
         passed: loss <= LOSS && gradient <= LOSS && distance <= STATE,
         figures: format!(

@@ -1,5 +1,6 @@
 //! This worker's share of a checkpoint: which tensors it uploads, and the upload.
 
+use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
 use r2o_engine::host::HostTensor;
 use r2o_proto::v1::{CheckpointPart, TensorObject};
@@ -26,40 +27,42 @@ pub(crate) fn share(tensors: &[(&str, usize)], world: usize) -> Vec<usize> {
     ranks
 }
 
-/// Uploads tensors, reads each back, and says what was stored; a failure becomes the part's `error`.
+/// Uploads tensors, reads each back, and says what was stored; a failure, also to have copied them, becomes the part's
+/// `error`.
 pub(crate) async fn upload(
     store: Store,
     job: String,
     generation: u64,
     step: u64,
-    tensors: Vec<HostTensor>,
+    tensors: Result<Vec<HostTensor>>,
 ) -> CheckpointPart {
-    let uploaded: Result<Vec<TensorObject>, CheckpointError> = stream::iter(tensors)
-        .map(|tensor| {
-            let store = &store;
-            async move {
-                let bytes = tensor.bytes.len() as u64;
-                let object = write_object(store, tensor.bytes).await?;
-                Ok(TensorObject {
-                    name: tensor.name,
-                    dtype: tensor.dtype,
-                    shape: tensor.shape,
-                    blake3: object.to_string(),
-                    bytes,
-                })
-            }
-        })
-        .buffer_unordered(CONCURRENT_UPLOADS)
-        .try_collect()
-        .await;
-    match uploaded {
+    match store_all(&store, tensors).await {
         Ok(tensors) => CheckpointPart { job, generation, step, tensors, error: String::new() },
         Err(error) => {
-            let error = format!("{:#}", anyhow::Error::new(error));
+            let error = format!("{error:#}");
             tracing::warn!(job, step, "cannot upload this worker's share of a checkpoint: {error}");
             CheckpointPart { job, generation, step, tensors: Vec::new(), error }
         }
     }
+}
+
+async fn store_all(store: &Store, tensors: Result<Vec<HostTensor>>) -> Result<Vec<TensorObject>> {
+    let uploaded: Result<Vec<TensorObject>, CheckpointError> = stream::iter(tensors?)
+        .map(|tensor| async move {
+            let bytes = tensor.bytes.len() as u64;
+            let object = write_object(store, tensor.bytes).await?;
+            Ok(TensorObject {
+                name: tensor.name,
+                dtype: tensor.dtype,
+                shape: tensor.shape,
+                blake3: object.to_string(),
+                bytes,
+            })
+        })
+        .buffer_unordered(CONCURRENT_UPLOADS)
+        .try_collect()
+        .await;
+    Ok(uploaded?)
 }
 
 #[cfg(test)]

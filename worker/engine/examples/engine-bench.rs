@@ -1,5 +1,5 @@
-//! Measures the engine beside tests/parity/bench_step.py and bench_kmeans.py: `engine-bench step|kmeans` prints JSON lines
-//! `{"name", "value", "unit"}`.
+//! Measures the engine beside tests/parity/bench_step.py, bench_kmeans.py and bench_checkpoint.py: `engine-bench
+//! step|kmeans|checkpoint` prints JSON lines `{"name", "value", "unit"}`.
 
 use std::time::Instant;
 
@@ -25,7 +25,8 @@ fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("step") => steps(),
         Some("kmeans") => clusters(),
-        _ => bail!("usage: engine-bench step|kmeans"),
+        Some("checkpoint") => checkpoint(),
+        _ => bail!("usage: engine-bench step|kmeans|checkpoint"),
     }
 }
 
@@ -47,7 +48,8 @@ fn steps() -> Result<()> {
     Ok(())
 }
 
-fn step(backbone: &str, size: i64, images: i64, precision: Precision) -> Result<()> {
+/// The engine of one lane on the CPU.
+fn engine(backbone: &str, size: i64, images: i64, precision: Precision) -> Result<Engine> {
     let text = serde_json::json!({
         "apiVersion": "r2o.dev/v1", "kind": "TrainJob", "metadata": {"name": "bench"},
         "spec": {
@@ -59,7 +61,48 @@ fn step(backbone: &str, size: i64, images: i64, precision: Precision) -> Result<
     let mut job = TrainJob::parse(&text.to_string())?.spec;
     job.precision = precision;
     let device = host::Device::cpu().into();
-    let mut engine = Engine::new(EngineOptions { job, device, lanes: vec![0], threads: Some(THREADS) })?;
+    Ok(Engine::new(EngineOptions { job, device, lanes: vec![0], threads: Some(THREADS) })?)
+}
+
+/// For how long an asynchronous checkpoint of the whole state holds training, and what a step takes meanwhile.
+fn checkpoint() -> Result<()> {
+    let (backbone, size, images) = CASES[1];
+    let mut engine = engine(backbone, size, images, Precision::Float32)?;
+    let batch = batch(size, images);
+    let names: Vec<String> = engine.tensor_sizes().into_iter().map(|(name, _)| name).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (mut holds, mut with, mut without) = (Vec::new(), Vec::new(), Vec::new());
+    for step in 0..=2 * STEPS as u64 {
+        let ticket = StepTicket { step, epoch: 0, k: K, tau: 0.99, learning_rate: 0.1 };
+        let copies = step.is_multiple_of(2);
+        let started = Instant::now();
+        let copy = copies.then(|| engine.begin_copy(&names)).transpose()?;
+        let output = engine.step(&batch, &ticket)?;
+        let seconds = started.elapsed().as_secs_f64();
+        if let Some(copy) = copy {
+            let hold = output.timings.iter().find(|(phase, _)| *phase == "checkpoint_hold");
+            holds.push(hold.context("the step does not say for how long it was held")?.1);
+            with.push(seconds);
+            drop(copy.wait()?);
+        } else {
+            without.push(seconds);
+        }
+    }
+    // The first step makes its memory.
+    (_, _) = (holds.remove(0), with.remove(0));
+    print("checkpoint hold", median(holds));
+    print("step with a checkpoint", median(with));
+    print("step without", median(without));
+    Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn step(backbone: &str, size: i64, images: i64, precision: Precision) -> Result<()> {
+    let mut engine = engine(backbone, size, images, precision)?;
     let batch = batch(size, images);
     let mut measured = Vec::new();
     for step in 0..=STEPS as u64 {

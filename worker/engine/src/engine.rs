@@ -4,6 +4,7 @@ use r2o_c10d::{NormLayout, ProcessGroup, Reducer, ReducerOptions};
 use r2o_types::{JobSpec, Objective, Precision};
 use tch::{Device, Kind, Tensor};
 
+use crate::copy::Copying;
 use crate::error::{EngineError, StepError};
 use crate::kmeans::{self, Start};
 use crate::model::Model;
@@ -58,6 +59,8 @@ pub struct Engine {
     pub(crate) total_lanes: u32,
     pub(crate) scope: NormScope,
     reducer: Option<Reducer>,
+    /// A copy of the state that is not whole yet.
+    pub(crate) copying: Option<Copying>,
 }
 
 impl Engine {
@@ -91,7 +94,7 @@ impl Engine {
             r2o_aten::deterministic(true)?;
         }
         let scope = NormScope { layout: layout(&job, &lanes), group: None };
-        Ok(Self { job, model, device, lanes, total_lanes, scope, reducer: None })
+        Ok(Self { job, model, device, lanes, total_lanes, scope, reducer: None, copying: None })
     }
 
     /// An engine of one lane by itself, whatever the job's lanes.
@@ -149,6 +152,7 @@ impl Engine {
         let before = Snapshot::take(&self.model);
         let result = self.advance(batch, words, ticket).map(|(output, _)| output);
         if result.is_err() {
+            self.settle();
             before.restore(&mut self.model);
         }
         result
@@ -175,13 +179,16 @@ impl Engine {
             scope: &self.scope,
             lanes: &self.lanes,
             autocast: self.job.precision == Precision::Bfloat16,
+            copying: self.copying.as_ref(),
         };
         let forward = context.forward(batch, ticket, &mut watch)?;
         watch.time("backward", || self.backward(&forward.losses))?;
+        let mut held = None;
         let (lanes, gradient_norm) = watch.time("update", || {
             let local = self.local_lanes(batch, words, &forward)?;
-            self.update(&local, ticket)
+            self.update(&local, ticket, &mut held)
         })?;
+        watch.phases.extend(held.map(|seconds| ("checkpoint_hold", seconds)));
         let output = StepOutput { lanes, gradient_norm, timings: watch.phases };
         Ok((output, forward))
     }
@@ -230,20 +237,25 @@ impl Engine {
             group.all_reduce_sum(&mut flat)?;
             let sizes: Vec<i64> = grads.iter().map(|grad| grad.numel() as i64).collect();
             let parts = flat.f_split_with_sizes(sizes, 0)?;
-            grads = parts.iter().zip(&online.params).map(|(part, param)| part.view_as(param)).collect();
+            grads = parts.iter().zip(&online.leaves).map(|(part, leaf)| part.view_as(leaf)).collect();
         }
         let rounded = |(grad, param): (&Tensor, &Tensor)| {
             // In the parameter's memory format.
             let mut rounded = param.detach().empty_like();
-            rounded.f_copy_(grad)?;
+            rounded.f_copy_(&(grad.select(0, 0) + grad.select(0, 1)))?;
             Ok(rounded)
         };
         grads.iter().zip(&online.params).map(rounded).collect()
     }
 
     /// LARS, once everything is known to be finite and every peer knows of every lane. Returns all lanes, and the gradient's
-    /// norm.
-    fn update(&mut self, local: &[LaneOutput], ticket: &StepTicket) -> Result<(Vec<LaneOutput>, f64), StepError> {
+    /// norm. `held`: for how long a copy of the state held it.
+    fn update(
+        &mut self,
+        local: &[LaneOutput],
+        ticket: &StepTicket,
+        held: &mut Option<f64>,
+    ) -> Result<(Vec<LaneOutput>, f64), StepError> {
         let buffers = [&self.model.online.flat_buffers, &self.model.target.flat_buffers].map(Tensor::shallow_clone);
         r2o_c10d::average_running(&self.scope.layout, self.scope.group.as_ref(), &buffers)?;
         let grads = self.reduced_gradients()?;
@@ -263,6 +275,7 @@ impl Engine {
                 format!("grad.{}", self.model.online_name(&self.model.slots.params[index].name)),
             ));
         }
+        *held = self.copying.take().map(Copying::release);
         let optimizer = &self.job.optimizer;
         r2o_aten::lars(
             &self.model.online.params,
@@ -291,6 +304,7 @@ impl Engine {
     /// # Errors
     /// When shapes do not fit, or there are fewer regions than clusters.
     pub fn predict_masks(&mut self, raw: &Tensor, prior: &Tensor, k: u32) -> Result<MaskPrediction, StepError> {
+        self.settle();
         let before = Snapshot::take(&self.model);
         let context = Context {
             job: &self.job,
@@ -298,6 +312,7 @@ impl Engine {
             scope: &NormScope::single(),
             lanes: &[0],
             autocast: self.job.precision == Precision::Bfloat16,
+            copying: None,
         };
         let start = |clusters| Start::PlusPlus(kmeans::uniforms("gallery", &[vec![self.job.seed]], clusters));
         let masks = tch::no_grad(|| context.masks(raw, prior, k, start, 0, &mut Stopwatch::default()));

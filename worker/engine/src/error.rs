@@ -26,6 +26,12 @@ pub enum EngineError {
     /// Our part of libtorch failed.
     #[error("libtorch failed")]
     Aten(#[from] r2o_aten::Error),
+    /// There is no thread to copy the state.
+    #[error("cannot start a thread that copies the state")]
+    Thread(#[source] std::io::Error),
+    /// The thread that copied the state is gone.
+    #[error("the thread that copied the state ended early")]
+    CopyEnded,
 }
 
 /// Why a state does not fit.

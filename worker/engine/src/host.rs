@@ -1,6 +1,6 @@
 //! The engine's face in plain memory, for callers that know no tensors.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 
 use tch::{Kind, Tensor};
@@ -12,7 +12,7 @@ use crate::peers::LaneWords;
 use crate::step::{StepBatch, StepTicket};
 
 /// The one type of the state's tensors, in safetensors' words.
-const F32: &str = "F32";
+pub(crate) const F32: &str = "F32";
 
 /// Where to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,25 +154,6 @@ impl Engine {
         self.state().into_iter().map(|(name, tensor)| (name, tensor.numel() * size_of::<f32>())).collect()
     }
 
-    /// Copies the named tensors of the state to host memory.
-    ///
-    /// # Errors
-    /// When a name is unknown or the device fails.
-    pub fn copy_out(&self, names: &[&str]) -> Result<Vec<HostTensor>, EngineError> {
-        let wanted: HashSet<&str> = names.iter().copied().collect();
-        let state = self.state();
-        if let Some(name) = names.iter().find(|name| !state.iter().any(|(known, _)| known == **name)) {
-            return Err(StateError::Missing { name: (*name).to_owned() }.into());
-        }
-        let chosen = state.into_iter().filter(|(name, _)| wanted.contains(name.as_str()));
-        chosen
-            .map(|(name, tensor)| {
-                let shape = tensor.size().iter().map(|&n| n.unsigned_abs()).collect();
-                Ok(HostTensor { name, dtype: F32.to_owned(), shape, bytes: bytes(&tensor)? })
-            })
-            .collect()
-    }
-
     /// Replaces the state; see [`Engine::load_state`].
     ///
     /// # Errors
@@ -208,6 +189,7 @@ impl Engine {
     /// # Errors
     /// When the device fails.
     pub fn flip_bit(&mut self) -> Result<(), EngineError> {
+        self.settle();
         let Some((_, tensor)) = self.state().into_iter().next() else { return Ok(()) };
         // One value in place, whatever the memory format.
         let first = |tensor: Tensor| (0..tensor.dim()).fold(tensor, |tensor, _| tensor.get(0));

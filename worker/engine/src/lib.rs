@@ -5,6 +5,7 @@
 //! - [`golden`]: one step from files to a file, for comparison with other implementations.
 
 mod backbone;
+mod copy;
 mod engine;
 mod error;
 pub mod golden;
@@ -26,6 +27,7 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
+pub use copy::StateCopy;
 pub use engine::{Engine, EngineOptions, MaskPrediction, StepOutput};
 pub use error::{EngineError, StateError, StepError};
 pub use peers::{LaneOutput, LaneWords};

@@ -76,6 +76,7 @@ impl Engine {
     /// When a peer is lost.
     pub fn share_state(&mut self, root: usize) -> Result<(), EngineError> {
         let Some(group) = self.scope.group.clone() else { return Ok(()) };
+        self.settle();
         let model = &self.model;
         let whole = [
             &model.online.flat,

@@ -86,6 +86,7 @@ impl Engine {
                 _ => {}
             }
         }
+        self.settle();
         tch::no_grad(|| {
             for (name, tensor) in &mut mine {
                 match state.get(name) {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use r2o_types::JobSpec;
 use tch::{Kind, Tensor};
 
+use crate::copy::Copying;
 use crate::error::StepError;
 use crate::kmeans::{self, Settings, Start};
 use crate::lanes::by_lane;
@@ -98,6 +99,8 @@ pub(crate) struct Context<'a> {
     /// The job's numbers of the local lanes.
     pub(crate) lanes: &'a [u32],
     pub(crate) autocast: bool,
+    /// A copy of the state that is being made.
+    pub(crate) copying: Option<&'a Copying>,
 }
 
 impl Context<'_> {
@@ -186,6 +189,9 @@ impl Context<'_> {
             let _bfloat16 = self.autocast(&view1)?;
             self.model.predict(&both(&view1, &view2), &both(&aligned1, &aligned2), self.scope)
         })?;
+        if let Some(copying) = self.copying {
+            copying.release_target();
+        }
         watch.time("follow", || self.model.follow(ticket.tau))?;
         let projections = watch.time("target", || {
             let _bfloat16 = self.autocast(&view1)?;

@@ -206,6 +206,30 @@ fn a_state_that_is_copied_out_and_loaded_goes_on_bit_by_bit() {
 }
 
 #[test]
+fn a_copy_that_is_made_while_training_goes_on_is_of_the_state_before() {
+    let job = job(2, 2);
+    let mut engine = engine(&job, &[0, 1]);
+    engine.step(&batch(&[0, 1]), &ticket(0)).unwrap();
+    let names: Vec<String> = engine.tensor_sizes().into_iter().map(|(name, _)| name).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let before = engine.copy_out(&names).unwrap();
+    let copy = engine.begin_copy(&names).unwrap();
+    let output = engine.step(&batch(&[0, 1]), &ticket(1)).unwrap();
+    assert!(output.timings.iter().any(|(phase, _)| *phase == "checkpoint_hold"), "{:?}", output.timings);
+    let mut copied = copy.wait().unwrap();
+    copied.sort_by_key(|tensor| names.iter().position(|name| *name == tensor.name));
+    assert!(copied == before, "the step is in the copy");
+    assert!(engine.copy_out(&names).unwrap() != before, "the step changed nothing");
+    // A copy that nobody waits for holds nobody for ever, and one of a state that goes is whole.
+    drop(engine.begin_copy(&names).unwrap());
+    let output = engine.step(&batch(&[0, 1]), &ticket(2)).unwrap();
+    assert!(output.lanes.iter().all(|lane| lane.loss.is_finite()));
+    let last = engine.begin_copy(&names).unwrap();
+    drop(engine);
+    assert_eq!(last.wait().unwrap().len(), names.len());
+}
+
+#[test]
 fn weights_depend_on_the_seed_alone() {
     let (a, b) = (engine(&job(1, 1), &[0]), engine(&job(4, 2), &[2, 3]));
     assert_eq!(a.digest().unwrap(), b.digest().unwrap());

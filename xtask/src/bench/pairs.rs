@@ -39,6 +39,15 @@ pub(super) const PAIRS: &[Pair] = &[
         targets: &[("k128", 1.5), ("k4", 1.0)],
     },
     Pair {
+        name: "checkpoint",
+        package: "r2o-engine",
+        program: "engine-bench",
+        arguments: &["checkpoint"],
+        script: "bench_checkpoint.py",
+        script_arguments: &[],
+        targets: &[("hold", 20.0)],
+    },
+    Pair {
         name: "slic",
         package: "r2o-data",
         program: "data-bench",

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use r2o_data::{Batch, Loader};
-use r2o_engine::host::{HostBatch, HostTensor};
+use r2o_engine::host::HostBatch;
 use r2o_engine::{LaneOutput, LaneWords, StepError, StepOutput, StepTicket};
 use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{LaneReport, StepReport, Timing};
@@ -93,7 +93,7 @@ impl Running {
         Ok(())
     }
 
-    /// Copies the state to host memory, then uploads this rank's share while training goes on.
+    /// Begins to copy this rank's share of the state to host memory, and uploads it, while training goes on.
     ///
     /// # Errors
     /// A job failure when the state cannot be copied.
@@ -103,11 +103,13 @@ impl Running {
         let ranks = checkpoint::share(&sizes, self.assignment.members.len());
         let mine: Vec<&str> =
             sizes.iter().zip(&ranks).filter(|(_, rank)| **rank == self.assignment.rank).map(|(t, _)| t.0).collect();
-        let tensors: Vec<HostTensor> = self.base.engine.copy_out(&mine).map_err(job_failure)?;
+        let copy = self.base.engine.begin_copy(&mine).map_err(job_failure)?;
         let (store, outbox) = (self.base.store.clone(), self.outbox.clone());
         let (job, generation) = (self.assignment.job.clone(), self.assignment.generation);
         let _entered = self.runtime.enter();
         let _runs_on = r2o_telemetry::spawn("checkpoint upload", TaskKind::Work, async move {
+            let copied = r2o_telemetry::spawn_blocking("state copy", TaskKind::Work, || copy.wait()).await;
+            let tensors = copied.map_err(anyhow::Error::new).and_then(|copied| Ok(copied?));
             let part = checkpoint::upload(store, job, generation, step, tensors).await;
             outbox.send(wire::message(Kind::CheckpointPart(part)));
         });
