@@ -136,7 +136,8 @@ impl Chaos {
         let all = self.watch.all();
         let commits = all.windows(2).filter(|pair| pair[1].step != pair[0].step && pair[1].at < step.at);
         let last = commits.map(|pair| pair[1].at).rfind(|when| *when <= since).unwrap_or(at);
-        let highest = all.iter().filter(|seen| seen.at <= since).map(|seen| seen.step).max().unwrap_or(0);
+        let then = all.iter().filter(|seen| (before.at..=since).contains(&seen.at));
+        let highest = then.map(|seen| seen.step).max().unwrap_or(before.step);
         let lost = if opened.is_some() { highest.saturating_sub(began.step) } else { 0 };
         ensure!(
             kind == Kind::DamageAndKillFleet || began.step >= before.checkpoint,

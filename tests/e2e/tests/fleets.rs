@@ -116,3 +116,23 @@ async fn a_replica_with_a_flipped_bit_is_named_kept_out_and_healed() -> Result<(
     assert_eq!(hash(&Run::read(&job).await?)?, hash(&train(&alone, 1).await?)?, "the damage left a trace");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_of_a_fast_job_hold_the_same_bits_too() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut job = small_job("fast", &folder, 3)?;
+    job.spec.reproducible = false;
+    // Groups that nobody shares: what each worker sees of batch statistics is its own.
+    job.spec.batch.norm_group_lanes = 1;
+    (job.spec.fleet.min_workers, job.spec.fleet.max_workers) = (3, 3);
+    let coordinator = ["--parity-steps", "1"].map(str::to_owned).to_vec();
+    let worker = WorkerOptions { threads: 1, audit: false, more: Vec::new() };
+    let mut fleet = Fleet::start_with(3, FleetOptions { worker, coordinator, ..FleetOptions::default() }).await?;
+    fleet.submit(&job).await?;
+    fleet.wait_success("fast", RUN).await?;
+    let events = r2o_storage::run::read_events(&store(&job)?).await?;
+    ensure!(!events.iter().any(|e| e.reason.starts_with("Replica")), "{events:?}");
+    let history = r2o_storage::history::read_all(&store(&job)?).await?;
+    ensure!(history.iter().all(|step| step.timings.contains_key("hash_state")), "nothing was compared");
+    Ok(())
+}

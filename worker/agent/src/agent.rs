@@ -10,11 +10,11 @@ use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{Draining, Goodbye, Hello, LogLine, Prepared, Ready};
 use r2o_telemetry::{LogFormat, LogOptions, TaskKind};
 use r2o_worker_core::{Command, Core, Event, ExitReason};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 
 use crate::cli::RunOptions;
+use crate::leave::{Request, Requests};
 use crate::session::{self, Outbox};
 use crate::trainer::{self, Task, Trainer};
 use crate::{logs, wire};
@@ -101,8 +101,7 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         abort_deadline: Duration::from_secs(options.abort_deadline),
         drain_deadline: Duration::from_secs(options.drain_deadline),
     };
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut requests = Requests::listen(options.preemption_file)?;
     tracing::info!(worker = agent.hello.worker, device = agent.hello.device, threads, "worker started");
     agent.connect();
     loop {
@@ -110,8 +109,10 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         let event = tokio::select! {
             biased;
             Some(outbox) = outbox_queue.recv() => { agent.outbox = Some(outbox); continue; }
-            _ = terminate.recv() => Event::Drain { reason: "SIGTERM".to_owned() },
-            _ = interrupt.recv() => Event::Drain { reason: "SIGINT".to_owned() },
+            Request { reason, left } = requests.next() => {
+                agent.leave_in_time(&reason, left);
+                Event::Drain { reason }
+            }
             Some(event) = event_queue.recv() => event,
             Some(line) = lines.recv(), if agent.outbox.is_some() => {
                 let job = agent.job.clone();
@@ -119,9 +120,6 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
                 continue;
             }
         };
-        if let Event::Drain { reason } = &event {
-            agent.leave_in_time(reason);
-        }
         for command in agent.core.handle(event) {
             if let Some(reason) = agent.carry_out(command) {
                 return Ok(reason);
@@ -190,9 +188,9 @@ impl Agent {
 
 impl Agent {
     /// Asks a second time, and so leaves at once, when handing over takes longer than whoever asked will wait.
-    fn leave_in_time(&self, reason: &str) {
+    fn leave_in_time(&self, reason: &str, left: Option<Duration>) {
         tracing::info!("{reason}: finishes what is granted, hands over and leaves");
-        let (events, deadline) = (self.events.clone(), self.drain_deadline);
+        let (events, deadline) = (self.events.clone(), left.unwrap_or(self.drain_deadline));
         let _runs_on = r2o_telemetry::spawn("drain deadline", TaskKind::Work, async move {
             tokio::time::sleep(deadline).await;
             let _gone = events.send(Event::Drain { reason: "the drain deadline has passed".to_owned() });

@@ -63,6 +63,10 @@ pub(crate) struct RunOptions {
     /// Seconds after SIGTERM within which the worker hands over; then it leaves at once.
     #[arg(long, default_value_t = 25)]
     pub(crate) drain_deadline: u64,
+    /// File whose appearance says that the machine will be taken away: the worker hands over and leaves, as after SIGTERM.
+    /// A number in it is the seconds that are left, in place of the drain deadline.
+    #[arg(long, env = "R2O_PREEMPTION_FILE", value_name = "FILE")]
+    pub(crate) preemption_file: Option<PathBuf>,
     /// Seconds after which a computing thread that does not leave an ended generation ends the process.
     #[arg(long, default_value_t = 60)]
     pub(crate) abort_deadline: u64,

@@ -4,6 +4,7 @@ mod agent;
 mod checkpoint;
 mod cli;
 mod gallery;
+mod leave;
 mod logs;
 mod session;
 mod store;
