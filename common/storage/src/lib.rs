@@ -1,5 +1,5 @@
 //! Everything R2O keeps outside a process: object stores, shards' index format, checkpoints, the journal, the leader's
-//! lease, training history and the gallery of masks.
+//! lease, training history, the ledger of what was trained on, and the gallery of masks.
 //!
 //! All of it lies on any store that [`open`] understands (a local folder, S3, Google Cloud Storage, Azure, plain HTTP for
 //! reading), and needs only two guarantees from it: an object appears whole or not at all, and
@@ -11,6 +11,7 @@ pub mod gallery;
 pub mod history;
 pub mod journal;
 pub mod leader;
+pub mod ledger;
 pub mod open;
 pub mod run;
 pub mod shard;

@@ -137,6 +137,13 @@ impl EpochPlan {
         order[(position - self.window_starts[window]) as usize]
     }
 
+    /// The samples of all positions, in order: one entry per sample of the set, those that are left out at the end.
+    #[must_use]
+    pub fn order(&self) -> Vec<u64> {
+        let windows = 0..self.window_starts.len() - 1;
+        windows.flat_map(|window| self.shuffle(window)).collect()
+    }
+
     fn window(&self, window: usize) -> Arc<Vec<u64>> {
         let mut kept = self.shuffled.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(order) = kept.get(&window) {
@@ -145,13 +152,17 @@ impl EpochPlan {
         if kept.len() >= WINDOWS_KEPT {
             kept.clear();
         }
+        let order = Arc::new(self.shuffle(window));
+        kept.insert(window, Arc::clone(&order));
+        order
+    }
+
+    fn shuffle(&self, window: usize) -> Vec<u64> {
         let from = window * self.window_chunks;
         let to = (from + self.window_chunks).min(self.chunks.len());
         let mut order: Vec<u64> =
             self.chunks[from..to].iter().flat_map(|c| c.first..c.first + u64::from(c.samples)).collect();
         Keyed::new("window", &[self.seed, self.epoch, window as u64]).shuffle(&mut order);
-        let order = Arc::new(order);
-        kept.insert(window, Arc::clone(&order));
         order
     }
 }
@@ -209,6 +220,8 @@ mod tests {
             let _ = all(&walked);
             let jumped = EpochPlan::new(&chunks, seed, 3, 4, 8, 4).unwrap();
             prop_assert_eq!(jumped.samples(step, lane), walked.samples(step, lane));
+            let (order, first) = (walked.order(), walked.first_position(step, lane) as usize);
+            prop_assert_eq!(&order[first..first + 8], &walked.samples(step, lane));
         }
     }
 
