@@ -1,4 +1,5 @@
-//! What every committed step looked like: the numbers behind curves, ledgers and audits.
+//! What every committed step looked like: the numbers behind curves and audits. What was trained on is in the
+//! [ledger](crate::ledger).
 //!
 //! Records are written in segments, `history/<first step, 12 digits>-<generation>.jsonl`, one JSON object a line. A later
 //! generation that goes back to a checkpoint writes its steps again; reading takes the latest word on every step.
@@ -63,8 +64,16 @@ pub struct StepRecord {
     pub seconds: f64,
     /// Seconds by phase, of the slowest worker: `data_wait`, `forward`, `backward`, ...
     pub timings: BTreeMap<String, f64>,
-    /// Each lane's part, in lane order.
+    /// Each lane's part, in lane order; stored only where workers audit.
     pub lanes: Vec<LaneRecord>,
+}
+
+impl StepRecord {
+    /// Whether the lanes say more than the ledger does: digests of what workers saw and computed.
+    #[must_use]
+    pub fn is_audited(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.pixel_digest != 0 || lane.mask_digest != 0)
+    }
 }
 
 /// One lane's part of a step.

@@ -84,6 +84,11 @@ impl Entry {
         Arc::clone(&self.lock().view.spec)
     }
 
+    /// Milliseconds since 1970.
+    pub(crate) fn unix_ms(&self) -> i64 {
+        self.clock.unix_ms()
+    }
+
     pub(crate) fn set_report(&self, url: String) {
         self.lock().report = url;
     }

@@ -1,4 +1,4 @@
-//! Writes a job's history and events beside its checkpoints, in the background.
+//! Writes a job's history, ledger and events beside its checkpoints, in the background.
 //!
 //! Storage that fails costs nothing but a warning: what was not written stays in memory and is tried again.
 
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use r2o_storage::history::{self, StepRecord};
+use r2o_storage::ledger::{self, Segment};
 use r2o_storage::{Store, run};
 use r2o_telemetry::{TaskKind, chain};
 use tokio::sync::{mpsc, oneshot};
@@ -14,10 +15,14 @@ use tokio::time::MissedTickBehavior;
 
 use crate::board::Entry;
 
-/// A segment is written again with each flush until it has so many lanes' records.
+/// A segment of history is written again with each flush until it has so many lanes' records.
 const SEGMENT_LANES: usize = 16_384;
-/// Steps that are kept while the storage fails.
+/// What a step's own numbers take in a segment, in lanes' records.
+const STEP_LANES: usize = 8;
+/// Steps of history that are kept while the storage fails.
 const KEPT_STEPS: usize = 200_000;
+/// Segments of the ledger that are kept while the storage fails: some 40 MB.
+const KEPT_SEGMENTS: usize = 1_000;
 
 enum Order {
     Step(Box<StepRecord>),
@@ -38,6 +43,7 @@ impl Recorder {
             segment: Vec::new(),
             full: VecDeque::new(),
             dirty: false,
+            ledger: Ledger::default(),
             events: 0,
             job: false,
             failing: false,
@@ -73,11 +79,49 @@ struct Task {
     full: VecDeque<Vec<StepRecord>>,
     /// Whether the growing segment has records that are not written.
     dirty: bool,
+    ledger: Ledger,
     /// Events that are written.
     events: usize,
     /// Whether the spec is written.
     job: bool,
     failing: bool,
+}
+
+/// The part of the ledger that is not written, or still grows.
+#[derive(Default)]
+struct Ledger {
+    growing: Segment,
+    full: VecDeque<Segment>,
+    dirty: bool,
+}
+
+impl Ledger {
+    fn add(&mut self, record: &StepRecord, unix_ms: i64) {
+        if !self.growing.add(record, unix_ms) {
+            let full = std::mem::take(&mut self.growing);
+            if self.dirty {
+                self.full.push_back(full);
+            }
+            if self.full.len() > KEPT_SEGMENTS {
+                self.full.pop_front();
+            }
+            // An empty segment takes any step.
+            let _taken = self.growing.add(record, unix_ms);
+        }
+        self.dirty = true;
+    }
+
+    async fn write(&mut self, store: &Store) -> Result<(), String> {
+        while let Some(segment) = self.full.front() {
+            ledger::write_segment(store, segment.ranges()).await.map_err(|e| chain(&e).to_string())?;
+            self.full.pop_front();
+        }
+        if self.dirty {
+            ledger::write_segment(store, self.growing.ranges()).await.map_err(|e| chain(&e).to_string())?;
+            self.dirty = false;
+        }
+        Ok(())
+    }
 }
 
 impl Task {
@@ -101,8 +145,12 @@ impl Task {
         }
     }
 
-    fn add(&mut self, record: StepRecord) {
-        let full = self.segment.iter().map(|r| r.lanes.len().max(1)).sum::<usize>() >= SEGMENT_LANES;
+    fn add(&mut self, mut record: StepRecord) {
+        self.ledger.add(&record, self.entry.unix_ms());
+        if !record.is_audited() {
+            record.lanes.clear();
+        }
+        let full = self.segment.iter().map(|r| r.lanes.len() + STEP_LANES).sum::<usize>() >= SEGMENT_LANES;
         let follows =
             self.segment.last().is_none_or(|l| l.generation == record.generation && l.step + 1 == record.step);
         if full || !follows {
@@ -125,7 +173,7 @@ impl Task {
             Ok(()) => self.failing = false,
             Err(reason) if !self.failing => {
                 self.failing = true;
-                let message = format!("history is not written for now, training goes on: {reason}");
+                let message = format!("history and ledger are not written for now, training goes on: {reason}");
                 self.entry.announce("HistoryNotWritten", message, true);
             }
             Err(_) => {}
@@ -147,6 +195,7 @@ impl Task {
             self.write_segment(&self.segment).await?;
             self.dirty = false;
         }
+        self.ledger.write(&self.store).await?;
         let events = self.entry.events.all();
         if self.events != events.len() {
             run::write_events(&self.store, &events).await.map_err(|e| chain(&e).to_string())?;

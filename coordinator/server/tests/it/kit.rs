@@ -12,6 +12,7 @@ use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::*;
 use r2o_storage::checkpoint::write_object;
 use r2o_storage::shard::{ChunkEntry, FORMAT, INDEX, PackedPrior, SetIndex, ShardEntry};
+use r2o_types::{ChunkRef, EpochPlan, TrainJob, sample_digest};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -192,7 +193,14 @@ impl FakeWorker {
     }
 
     fn report(&self, t: &Ticket) {
-        let lane = |lane: &u32| LaneReport { lane: *lane, loss: 1.0 / (t.step + 1) as f64, ..LaneReport::default() };
+        let plan = plan(&self.spec, t.epoch);
+        let lane = |lane: &u32| LaneReport {
+            lane: *lane,
+            loss: 1.0 / (t.step + 1) as f64,
+            first_position: plan.first_position(t.step_in_epoch, *lane),
+            sample_digest: sample_digest(&plan.samples(t.step_in_epoch, *lane)),
+            ..LaneReport::default()
+        };
         self.say(Kind::StepReport(StepReport {
             job: t.job.clone(),
             generation: t.generation,
@@ -206,7 +214,7 @@ impl FakeWorker {
 
     /// Uploads one tensor that depends on the step, as the real worker does.
     async fn upload(&self, c: &TakeCheckpoint) {
-        let job = r2o_types::TrainJob::parse(&self.spec).unwrap();
+        let job = TrainJob::parse(&self.spec).unwrap();
         let store = r2o_storage::open(&job.spec.checkpoint.url.unwrap()).unwrap();
         let written = write_object(&store, format!("{:08}", c.step)).await;
         let (tensors, error) = match written {
@@ -233,6 +241,14 @@ impl FakeWorker {
     pub(crate) async fn work_until(&mut self, wanted: impl Fn(&To) -> bool) {
         while !wanted(&self.obey().await.expect("the stream goes on")) {}
     }
+}
+
+/// The order of an epoch of a job on a [`Place`]'s set.
+fn plan(spec: &str, epoch: u64) -> EpochPlan {
+    let job = TrainJob::parse(spec).unwrap().spec;
+    let chunks = [ChunkRef { shard: 0, first: 0, samples: SAMPLES }];
+    let (batch, window) = (job.batch, job.data.shuffle_window_chunks);
+    EpochPlan::new(&chunks, job.seed, epoch, batch.lanes, batch.samples_per_lane, window).unwrap()
 }
 
 pub(crate) fn is_ticket(order: &To, step: u64) -> bool {

@@ -3,7 +3,8 @@
 use r2o_proto::v1::coordinator_message::Kind as To;
 use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::*;
-use r2o_storage::{checkpoint, history, open, run};
+use r2o_storage::ledger::proof::{Plan, prove};
+use r2o_storage::{checkpoint, history, ledger, open, run};
 
 use super::kit::*;
 
@@ -24,7 +25,14 @@ async fn a_job_trains_to_its_end_and_leaves_everything_behind() {
     let store = open(&text(&place.path("a"))).unwrap();
     let steps = history::read_all(&store).await.unwrap();
     assert_eq!(steps.iter().map(|s| s.step).collect::<Vec<_>>(), (0..8).collect::<Vec<_>>());
-    assert_eq!((steps[0].lanes.len(), steps[0].images, steps[0].timings["forward"]), (2, 8, 0.25));
+    assert_eq!((steps[0].images, steps[0].timings["forward"]), (8, 0.25));
+    assert!(steps[0].lanes.is_empty(), "lanes are in the history only where workers audit");
+    let ledger: Vec<_> = ledger::read_all(&store).await.unwrap();
+    assert_eq!(ledger.iter().map(|r| (r.step, r.steps, r.epoch)).collect::<Vec<_>>(), [(0, 4, 0), (4, 4, 1)]);
+    let set = r2o_storage::shard::read_set(&open(&text(&place.path("set"))).unwrap()).await.unwrap();
+    let job = r2o_types::TrainJob::parse(&run::read_job(&store).await.unwrap().unwrap().to_string()).unwrap();
+    let proven = prove(&Plan::of(&job, set.chunks()), &ledger::kept(ledger), 8).unwrap();
+    assert_eq!(proven.epochs.iter().map(|e| (e.samples, e.left_out)).collect::<Vec<_>>(), [(32, 3), (32, 3)]);
     let manifests = checkpoint::list(&store).await.unwrap();
     assert_eq!(manifests.iter().map(|m| m.step).collect::<Vec<_>>(), [4, 8]);
     assert!(checkpoint::verify(&store, 8).await.unwrap().bad.is_empty());
