@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Get(Job),
     /// Show all there is to say about a job, with its last events and its spec
     Describe(Job),
+    /// Say what a job waits for or does, and what to do about it
+    Why(Job),
     /// Follow a job's progress until it ends
     Watch(Watch),
     /// Show what happened to a job
@@ -301,6 +303,7 @@ mod tests {
           list         List the jobs [alias: ls]
           get          Show one job in a line, or whole as JSON or YAML
           describe     Show all there is to say about a job, with its last events and its spec
+          why          Say what a job waits for or does, and what to do about it
           watch        Follow a job's progress until it ends
           events       Show what happened to a job
           logs         Show what a job's workers logged

@@ -25,6 +25,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
         Command::List => jobs::list(url, output).await,
         Command::Get(args) => jobs::get(url, &args.job, output).await,
         Command::Describe(args) => jobs::describe(url, &args.job, output).await,
+        Command::Why(args) => jobs::why(url, &args.job, output).await,
         Command::Watch(args) => watching::watch(url, &args.job, args.interval, output).await,
         Command::Events(args) => streams::events(url, args, output).await,
         Command::Logs(args) => streams::logs(url, args, output).await,

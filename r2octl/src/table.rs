@@ -76,6 +76,17 @@ pub(crate) fn jobs(jobs: &[JobView], now_unix_ms: i64, wide: bool) -> String {
     finish(&table)
 }
 
+/// What follows "the job": the sentence of a reason that says what it does, or how it ended and why.
+pub(crate) fn predicate(state: State, sentence: &str) -> String {
+    match state {
+        State::Failed => format!("failed: {sentence}"),
+        State::Succeeded => format!("succeeded: {sentence}"),
+        // "cancelled: why", in the reason's own words.
+        State::Cancelled => format!("was {sentence}"),
+        _ => sentence.to_owned(),
+    }
+}
+
 /// Everything about a job.
 pub(crate) fn describe(job: &JobView, events: &[EventView], now_unix_ms: i64) -> String {
     let p = &job.progress;
@@ -90,6 +101,9 @@ pub(crate) fn describe(job: &JobView, events: &[EventView], now_unix_ms: i64) ->
     }
     let why = if job.reason.is_empty() { String::new() } else { format!(" ({})", job.reason) };
     line("State", format!("{}{why}", job.state));
+    if let Some(hint) = &job.why.hint {
+        line("Try", hint.clone());
+    }
     let when = |at: &Option<String>| or_dash(at.clone());
     line("Submitted", format!("{} ({} ago)", when(&job.submitted_at), age(job.submitted_unix_ms, now_unix_ms)));
     line("Started", when(&job.started_at));

@@ -62,6 +62,7 @@ pub(crate) struct JobView {
     pub(crate) name: String,
     pub(crate) state: State,
     pub(crate) reason: String,
+    pub(crate) why: WhyView,
     pub(crate) generation: u64,
     pub(crate) steps: u64,
     pub(crate) steps_per_epoch: u64,
@@ -85,6 +86,7 @@ impl From<v1::Job> for JobView {
             state: State::of(job.state),
             progress: ProgressView::from(job.progress.unwrap_or_default()).of(&job.name, job.state, job.steps),
             name: job.name,
+            why: WhyView::of(job.why, &job.reason),
             reason: job.reason,
             generation: job.generation,
             steps: job.steps,
@@ -98,6 +100,26 @@ impl From<v1::Job> for JobView {
             spec,
             submitted_unix_ms: job.submitted_unix_ms,
         }
+    }
+}
+
+/// Why a job is in its state.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct WhyView {
+    /// CamelCase, one word per kind of reason.
+    pub(crate) word: String,
+    pub(crate) sentence: String,
+    /// What a person can do; null: nothing need be done.
+    pub(crate) hint: Option<String>,
+}
+
+impl WhyView {
+    /// A coordinator of an earlier version sends only the sentence.
+    fn of(why: Option<v1::Reason>, sentence: &str) -> Self {
+        let unknown = || v1::Reason { word: "Unknown".into(), sentence: sentence.to_owned(), hint: String::new() };
+        let why = why.unwrap_or_else(unknown);
+        Self { word: why.word, sentence: why.sentence, hint: (!why.hint.is_empty()).then_some(why.hint) }
     }
 }
 

@@ -101,6 +101,36 @@ fn tables_and_documents_of_jobs() {
 }
 
 #[test]
+fn why_says_what_a_job_waits_for_and_what_to_do() {
+    let why = |state| {
+        let fake = Fake::start(Script { states: vec![(state, 20)], breaks: 0 });
+        printed(&r2octl(&fake.url, &["why", "demo"]), 0)
+    };
+    insta::assert_snapshot!(why(JobState::Queued), @r"
+    job `demo` waits for workers: none is connected and the job needs at least 2
+      try: start `r2o-worker run --coordinator URL` on each machine
+    ");
+    insta::assert_snapshot!(why(JobState::Running), @"job `demo` trains on 1 worker");
+    insta::assert_snapshot!(why(JobState::Failed), @r"
+    job `demo` failed: loss is NaN at step 66, lane 3
+      try: mend the cause
+    ");
+    insta::assert_snapshot!(why(JobState::Cancelled), @"job `demo` was cancelled: enough");
+    insta::assert_snapshot!(why(JobState::Succeeded), @"job `demo` succeeded: all epochs are done and saved");
+    let fake = Fake::start(Script { states: vec![(JobState::Queued, 0)], breaks: 0 });
+    insta::assert_snapshot!(printed(&r2octl(&fake.url, &["why", "demo", "-o", "json"]), 0), @r#"
+    {
+      "job": "demo",
+      "state": "Queued",
+      "word": "NoWorkers",
+      "sentence": "waits for workers: none is connected and the job needs at least 2",
+      "hint": "start `r2o-worker run --coordinator URL` on each machine"
+    }
+    "#);
+    printed(&r2octl(&fake.url, &["why", "nope"]), 3);
+}
+
+#[test]
 fn watching_prints_plain_lines_without_a_terminal() {
     let fake = Fake::start(Script::ending(JobState::Succeeded));
     insta::assert_snapshot!(printed(&r2octl(&fake.url, &["watch", "demo", "--interval", "0"]), 0), @r"

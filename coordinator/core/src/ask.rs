@@ -1,7 +1,7 @@
 //! What people ask for: stopping, pausing, resuming and requeueing a job, and checkpoints.
 
 use crate::state::{Blame, Closing, Phase, Wait};
-use crate::{Command, Core, Millis, Outcome, Refusal};
+use crate::{Command, Core, Millis, Outcome, Reason, Refusal};
 
 impl Core {
     pub(crate) fn on_cancel(&mut self, name: &str, reason: String) {
@@ -16,8 +16,9 @@ impl Core {
         let Some(job) = self.jobs.get_mut(name).filter(|j| !j.has_ended() && j.paused.is_none()) else { return };
         let message = if reason.is_empty() { "paused".to_owned() } else { format!("paused: {reason}") };
         job.paused = Some(reason.clone());
+        let why = Reason::Paused { reason: reason.clone() };
         self.recorded(name, Command::RecordPaused { job: name.to_owned(), reason });
-        self.announce(name, "Paused", message.clone(), false);
+        self.announce(name, why.word(), why.to_string(), false);
         let closing = Closing { save_first: true, to_queue: true, ..Closing::new(message, Blame::Nobody) };
         self.close(now, name, closing);
     }

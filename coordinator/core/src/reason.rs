@@ -1,4 +1,7 @@
-//! Why a job is where it is, in types. Their texts are what people read in `r2octl get` and `r2octl why`.
+//! Why a job is where it is, in types. Each has a word for programs, a sentence for people, and, where somebody can do
+//! something about it, a hint. All that is shown anywhere comes from here.
+
+mod advice;
 
 use std::fmt;
 
@@ -111,6 +114,11 @@ pub enum Reason {
         /// Why the last one was not written.
         last: String,
     },
+    /// What follows waits until the coordinator's journal can be written; only the shell knows.
+    JournalNotWritten {
+        /// Why it cannot.
+        reason: String,
+    },
     /// The job ends; history and report are being written.
     Finalizing {
         /// How it ends.
@@ -128,10 +136,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Locating => f.write_str("looks for its newest checkpoint"),
             Self::NoWorkers { needed } => {
-                write!(
-                    f,
-                    "waits for workers: none is connected and the job needs at least {needed}; start `r2o-worker run`"
-                )
+                write!(f, "waits for workers: none is connected and the job needs at least {needed}")
             }
             Self::NoSuchDevice { device, connected } => write!(
                 f,
@@ -170,6 +175,9 @@ impl fmt::Display for Reason {
             Self::HandingOver { reason } => write!(f, "trains to the end of the granted steps, then: {reason}"),
             Self::LastCheckpoint => f.write_str("all steps are done; writes the last checkpoint"),
             Self::CheckpointsFail { last } => write!(f, "checkpoints cannot be written: {last}"),
+            Self::JournalNotWritten { reason } => {
+                write!(f, "waits for the coordinator's journal to be written: {reason}")
+            }
             Self::Finalizing { .. } => f.write_str("ends; writes history and report"),
             Self::Ended { outcome } => outcome.fmt(f),
         }

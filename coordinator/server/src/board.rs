@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use r2o_coordinator_core::{CommittedStep, JobView, Millis, WorkerView};
+use r2o_coordinator_core::{CommittedStep, JobView, Millis, Reason, WorkerView};
 use r2o_proto::v1 as wire;
 use r2o_storage::Store;
 use r2o_storage::run::EventRecord;
@@ -37,15 +37,17 @@ struct Facts {
     view: JobView,
     last: Option<LastStep>,
     report: String,
+    /// The word of the wait that its events tell of; empty: it waits for nothing.
+    waits_for: &'static str,
     /// Why its next state is not shown yet: the journal cannot be written.
     held_up: Option<String>,
 }
 
 impl Facts {
-    fn reason(&self) -> String {
+    fn reason(&self) -> Reason {
         match &self.held_up {
-            Some(reason) => format!("waits for the coordinator's journal to be written: {reason}"),
-            None => self.view.reason.to_string(),
+            Some(reason) => Reason::JournalNotWritten { reason: reason.clone() },
+            None => self.view.reason.clone(),
         }
     }
 }
@@ -67,7 +69,7 @@ impl Entry {
     pub(crate) fn new(view: JobView, epochs: u64, store: Store, earlier: Vec<EventRecord>, clock: Clock) -> Arc<Self> {
         let events = Feed::new(EVENTS_KEPT);
         earlier.into_iter().for_each(|event| events.push(event));
-        let facts = Mutex::new(Facts { view, last: None, report: String::new(), held_up: None });
+        let facts = Mutex::new(Facts { view, last: None, report: String::new(), waits_for: "", held_up: None });
         let (progress, logs) = (Feed::new(PROGRESS_KEPT), Feed::new(LOGS_KEPT));
         Arc::new(Self { progress, events, logs, store, epochs, clock, facts })
     }
@@ -98,8 +100,8 @@ impl Entry {
         let before = std::mem::replace(&mut self.lock().held_up, reason.clone());
         match (before, reason) {
             (None, Some(reason)) => {
-                let message = format!("the job's next state waits for the coordinator's journal: {reason}");
-                self.announce("JournalNotWritten", message, true);
+                let reason = Reason::JournalNotWritten { reason };
+                self.announce(reason.word(), reason.to_string(), true);
             }
             (Some(_), None) => {
                 self.announce("JournalWritten", "the coordinator's journal is written again".to_owned(), false)
@@ -140,13 +142,22 @@ impl Entry {
 
     /// Takes the job's new state and shows it to those who watch.
     pub(crate) fn update(&self, view: JobView) {
+        // The first state is shown before there is any event; its events begin with how the job came here.
+        let first = self.progress.last().is_none();
         let mut facts = self.lock();
         let same = facts.view == view && !facts.view.state.has_ended();
+        let why = view.reason.clone();
+        let waits_for = if why.is_wait() && !first { why.word() } else { "" };
+        let begins_to_wait = !waits_for.is_empty() && waits_for != facts.waits_for;
+        facts.waits_for = waits_for;
         facts.view = view;
         let progress = self.progress_of(&facts);
         let ended = facts.view.state.has_ended();
         drop(facts);
-        if same && self.progress.last().is_some() {
+        if begins_to_wait {
+            self.announce(why.word(), why.to_string(), false);
+        }
+        if same && !first {
             return;
         }
         self.progress.push(progress);
@@ -167,7 +178,7 @@ impl Entry {
             epoch: epoch(view, self.epochs),
             epochs: self.epochs,
             generation: view.generation,
-            reason: facts.reason(),
+            reason: facts.reason().to_string(),
             ..wire::Progress::default()
         };
         if let Some(last) = &facts.last {
@@ -189,11 +200,12 @@ impl Entry {
     pub(crate) fn job(&self) -> wire::Job {
         let facts = self.lock();
         let view = &facts.view;
+        let why = to_wire::reason(&facts.reason(), &view.name);
         let ms = |at: Option<Millis>| at.and_then(|at| i64::try_from(at).ok()).unwrap_or(0);
         wire::Job {
             name: view.name.clone(),
             state: to_wire::job_state(view.state).into(),
-            reason: facts.reason(),
+            reason: why.sentence.clone(),
             spec: view.spec.to_string(),
             generation: view.generation,
             steps: view.steps,
@@ -205,6 +217,7 @@ impl Entry {
             ended_unix_ms: ms(view.ended_at),
             checkpoint_step: view.checkpoint.unwrap_or(0),
             report: facts.report.clone(),
+            why: Some(why),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Between wire messages and the core's types: the one place where both are named.
 
 use r2o_coordinator_core::{
-    Assignment, CommittedStep, Event, Held, JobState, LaneReport, Millis, Session, Start, StepReport, Tensor, Ticket,
-    WorkerInfo, WorkerState, WorkerView,
+    Assignment, CommittedStep, Event, Held, JobState, LaneReport, Millis, Reason, Session, Start, StepReport, Tensor,
+    Ticket, WorkerInfo, WorkerState, WorkerView,
 };
 use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{self as wire, CoordinatorMessage, coordinator_message};
@@ -18,6 +18,14 @@ pub(crate) fn job_state(state: JobState) -> wire::JobState {
         JobState::Succeeded => wire::JobState::Succeeded,
         JobState::Failed => wire::JobState::Failed,
         JobState::Cancelled => wire::JobState::Cancelled,
+    }
+}
+
+pub(crate) fn reason(reason: &Reason, job: &str) -> wire::Reason {
+    wire::Reason {
+        word: reason.word().to_owned(),
+        sentence: reason.to_string(),
+        hint: reason.hint(job).unwrap_or_default(),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::client::Coordinator;
 use crate::error::CliError;
 use crate::output::Output;
 use crate::table;
-use crate::view::{EventView, JobView, WorkerView};
+use crate::view::{EventView, JobView, State, WhyView, WorkerView};
 
 /// Events that `describe` shows.
 const EVENTS_SHOWN: usize = 12;
@@ -36,6 +36,24 @@ fn about(job: &str) -> String {
 pub(super) async fn get(url: &str, job: &str, output: &mut Output) -> Result<(), CliError> {
     let job = fetch(&mut Coordinator::connect(url).await?, job).await?;
     output.result(&job, |wide| table::jobs(std::slice::from_ref(&job), now_unix_ms(), wide))
+}
+
+#[derive(Serialize)]
+struct Why {
+    job: String,
+    state: State,
+    #[serde(flatten)]
+    why: WhyView,
+}
+
+/// What the job waits for or does, in a sentence, and what to do about it.
+pub(super) async fn why(url: &str, job: &str, output: &mut Output) -> Result<(), CliError> {
+    let JobView { name: job, state, why, .. } = fetch(&mut Coordinator::connect(url).await?, job).await?;
+    let why = Why { job, state, why };
+    output.result(&why, |_| {
+        let hint = why.why.hint.as_ref().map(|hint| format!("\n  try: {hint}")).unwrap_or_default();
+        format!("job `{}` {}{hint}", why.job, table::predicate(why.state, &why.why.sentence))
+    })
 }
 
 #[derive(Serialize)]

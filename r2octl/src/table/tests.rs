@@ -24,7 +24,15 @@ fn job(name: &str, state: v1::JobState, step: u64) -> v1::Job {
         ended_unix_ms: 0,
         checkpoint_step: step / 33 * 33,
         report: String::new(),
+        why: Some(match state {
+            v1::JobState::Queued => why("TooFewWorkers", "waits for 2 workers, 1 is there", "start 1 more worker"),
+            _ => why("Training", "trains on 2 workers", ""),
+        }),
     }
+}
+
+fn why(word: &str, sentence: &str, hint: &str) -> v1::Reason {
+    v1::Reason { word: word.into(), sentence: sentence.into(), hint: hint.into() }
 }
 
 fn progress(step: u64) -> v1::Progress {
@@ -121,6 +129,7 @@ fn a_queued_job_described() {
     Name:        imagenet-300
     Labels:      team=vision
     State:       Queued (waits for 2 workers, 1 is there)
+    Try:         start 1 more worker
     Submitted:   2023-11-14T22:13:20Z (10m00s ago)
     Started:     -
     Ended:       -
@@ -157,6 +166,11 @@ fn a_job_for_programs() {
       "name": "demo",
       "state": "Running",
       "reason": "",
+      "why": {
+        "word": "Training",
+        "sentence": "trains on 2 workers",
+        "hint": null
+      },
       "generation": 3,
       "steps": 400,
       "stepsPerEpoch": 33,
@@ -194,6 +208,10 @@ fn a_job_for_programs() {
     name: demo
     state: Running
     reason: ""
+    why:
+      word: Training
+      sentence: trains on 2 workers
+      hint: null
     generation: 3
     steps: 400
     stepsPerEpoch: 33

@@ -80,9 +80,25 @@ impl Service {
             workers: vec!["alpha".into()],
             progress: Some(progress(state, step)),
             submitted_unix_ms: 0,
+            why: Some(why(state)),
             ..Job::default()
         })
     }
+}
+
+fn why(state: JobState) -> Reason {
+    let (word, sentence, hint) = match state {
+        JobState::Queued => (
+            "NoWorkers",
+            "waits for workers: none is connected and the job needs at least 2",
+            "start `r2o-worker run --coordinator URL` on each machine",
+        ),
+        JobState::Failed => ("Failed", "loss is NaN at step 66, lane 3", "mend the cause"),
+        JobState::Cancelled => ("Cancelled", "cancelled: enough", ""),
+        JobState::Succeeded => ("Succeeded", "all epochs are done and saved", ""),
+        _ => ("Training", "trains on 1 worker", ""),
+    };
+    Reason { word: word.into(), sentence: sentence.into(), hint: hint.into() }
 }
 
 fn progress(state: JobState, step: u64) -> Progress {

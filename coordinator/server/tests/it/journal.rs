@@ -82,6 +82,10 @@ async fn a_journal_that_cannot_be_written_holds_up_generations_but_no_steps() {
     });
     let held_up = until(&handle, "a", |p| p.reason.contains("waits for the coordinator's journal")).await;
     names(&held_up.reason, &["journal"]);
+    let why = get(&handle, "a").await.why.unwrap();
+    assert_eq!((why.word.as_str(), why.sentence), ("JournalNotWritten", held_up.reason.clone()));
+    names(&why.hint, &["--state"]);
+    assert_eq!(event(&handle, "a", "JournalNotWritten").await.message, held_up.reason);
 
     std::fs::remove_file(&folder).unwrap();
     std::fs::rename(&aside, &folder).unwrap();

@@ -104,7 +104,12 @@ async fn a_job_without_workers_says_so() {
     submit(&handle, &place.job("a", 1)).await.unwrap();
     let job = get(&handle, "a").await;
     assert_eq!(job.state(), JobState::Queued);
-    names(&job.reason, &["waits for workers", "none is connected", "r2o-worker run"]);
+    names(&job.reason, &["waits for workers", "none is connected"]);
+    let why = job.why.unwrap();
+    assert_eq!((why.word.as_str(), why.sentence), ("NoWorkers", job.reason.clone()));
+    names(&why.hint, &["r2o-worker run"]);
+    let said = event(&handle, "a", "NoWorkers").await;
+    assert_eq!(said.message, job.reason, "its events say the same");
 }
 
 #[tokio::test(flavor = "multi_thread")]
