@@ -78,6 +78,9 @@ pub(crate) enum Command {
     /// List and verify checkpoints
     #[command(subcommand)]
     Checkpoints(Checkpoints),
+    /// Prove that each sample was trained on exactly once, from what lies in storage
+    #[command(subcommand)]
+    Ledger(Ledger),
     /// Write the trained backbone as a safetensors file
     Export(Export),
     /// Write the HTML report of a run
@@ -182,6 +185,22 @@ pub(crate) enum Checkpoints {
         /// The checkpoint after so many steps; otherwise all of them
         #[arg(long)]
         step: Option<u64>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ledger {
+    /// Compare every step and lane of a run with the plan of its epochs
+    Verify {
+        /// A job, or the checkpoint URL of a run
+        #[arg(value_name = "JOB|URL")]
+        run: String,
+    },
+    /// List the ranges of steps that make up the state of a run
+    Show {
+        /// A job, or the checkpoint URL of a run
+        #[arg(value_name = "JOB|URL")]
+        run: String,
     },
 }
 
@@ -314,6 +333,7 @@ mod tests {
                        again
           checkpoint   Take a checkpoint of a running job now, and wait until it is committed
           checkpoints  List and verify checkpoints
+          ledger       Prove that each sample was trained on exactly once, from what lies in storage
           export       Write the trained backbone as a safetensors file
           report       Write the HTML report of a run
           data         Pack and inspect data sets
@@ -340,6 +360,7 @@ mod tests {
           5  unreachable: no answer from the coordinator or the storage
           6  the watched job failed or was cancelled
           7  no space left
+          8  not proven: the ledger does not show that each sample was trained on exactly once
         ");
     }
 }

@@ -4,6 +4,7 @@ mod checkpoints;
 mod data;
 mod export;
 mod jobs;
+mod ledger;
 mod meta;
 mod report;
 mod streams;
@@ -35,6 +36,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Requeue(args) => jobs::requeue(url, &args.job, output).await,
         Command::Checkpoint(args) => jobs::checkpoint(url, &args.job, output).await,
         Command::Checkpoints(args) => checkpoints::run(url, args, output).await,
+        Command::Ledger(args) => ledger::run(url, args, output).await,
         Command::Export(args) => export::export(url, args, output).await,
         Command::Report(args) => report::report(url, args, output).await,
         Command::Data(args) => data::run(args, output).await,

@@ -18,7 +18,8 @@ Exit codes:
   4  refused: the input is invalid, damaged, or conflicts with what is there
   5  unreachable: no answer from the coordinator or the storage
   6  the watched job failed or was cancelled
-  7  no space left";
+  7  no space left
+  8  not proven: the ledger does not show that each sample was trained on exactly once";
 
 /// The exit code of a failed command; see [`EXIT_CODES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,7 @@ pub(crate) enum Exit {
     Unreachable = 5,
     JobFailed = 6,
     NoSpace = 7,
+    NotProven = 8,
 }
 
 /// A failed command.

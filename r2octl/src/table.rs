@@ -11,7 +11,7 @@ use crate::output::yaml;
 use crate::view::{CheckpointView, EventView, JobView, ProgressView, State, VerifyView, WorkerView};
 
 /// An empty table: no lines, two blanks between the columns; as wide as its content when not on a terminal.
-fn table(header: &[&str], right: &[&str]) -> Table {
+pub(crate) fn table(header: &[&str], right: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header.to_vec());
     for (column, name) in table.column_iter_mut().zip(header) {
@@ -23,7 +23,7 @@ fn table(header: &[&str], right: &[&str]) -> Table {
     table
 }
 
-fn finish(table: &Table) -> String {
+pub(crate) fn finish(table: &Table) -> String {
     table.trim_fmt()
 }
 
