@@ -81,6 +81,8 @@ pub(crate) enum Command {
     /// Prove that each sample was trained on exactly once, from what lies in storage
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Step through a coordinator's journal, and what it amounts to after each record
+    Replay(Replay),
     /// Write the trained backbone as a safetensors file
     Export(Export),
     /// Write the HTML report of a run
@@ -202,6 +204,19 @@ pub(crate) enum Ledger {
         #[arg(value_name = "JOB|URL")]
         run: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// The coordinator's state: its folder or storage URL
+    #[arg(value_name = "STATE_URL")]
+    pub(crate) state: String,
+    /// Only records about this job, and between them its events and the steps that it trained
+    #[arg(long)]
+    pub(crate) job: Option<String>,
+    /// Stop after the record of this number
+    #[arg(long, value_name = "N")]
+    pub(crate) until: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -334,6 +349,7 @@ mod tests {
           checkpoint   Take a checkpoint of a running job now, and wait until it is committed
           checkpoints  List and verify checkpoints
           ledger       Prove that each sample was trained on exactly once, from what lies in storage
+          replay       Step through a coordinator's journal, and what it amounts to after each record
           export       Write the trained backbone as a safetensors file
           report       Write the HTML report of a run
           data         Pack and inspect data sets

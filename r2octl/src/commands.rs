@@ -6,6 +6,7 @@ mod export;
 mod jobs;
 mod ledger;
 mod meta;
+mod replay;
 mod report;
 mod streams;
 mod submit;
@@ -37,6 +38,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Checkpoint(args) => jobs::checkpoint(url, &args.job, output).await,
         Command::Checkpoints(args) => checkpoints::run(url, args, output).await,
         Command::Ledger(args) => ledger::run(url, args, output).await,
+        Command::Replay(args) => replay::replay(args, output).await,
         Command::Export(args) => export::export(url, args, output).await,
         Command::Report(args) => report::report(url, args, output).await,
         Command::Data(args) => data::run(args, output).await,

@@ -125,6 +125,54 @@ impl Journal {
     }
 }
 
+/// What lies in the place of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// The record's payload.
+    Record(Vec<u8>),
+    /// It is not what was written.
+    Damaged {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nothing, although later records exist.
+    Missing,
+}
+
+/// Every number from the first record to the last with what lies there, without an open journal: for looking at one that is
+/// broken, or that another coordinator writes.
+///
+/// # Errors
+/// When the store fails.
+pub async fn inspect(store: &Store) -> Result<Vec<(u64, Found)>, StorageError> {
+    let there = numbers(store).await?;
+    let (Some(first), Some(last)) = (there.first().copied(), there.last().copied()) else { return Ok(Vec::new()) };
+    let look = |number: u64| {
+        let (store, there) = (store.clone(), there.binary_search(&number).is_ok());
+        async move {
+            if !there {
+                return Ok((number, Found::Missing));
+            }
+            let found = match read(store, number).await {
+                Ok((_, payload)) => Found::Record(payload),
+                Err(JournalError::Damaged { reason, .. }) => Found::Damaged { reason },
+                Err(JournalError::Gap { .. }) => Found::Missing,
+                // Trimmed since it was listed.
+                Err(JournalError::Storage(e)) if e.is_not_found() => Found::Missing,
+                Err(JournalError::Storage(e)) => return Err(e),
+            };
+            Ok((number, found))
+        }
+    };
+    stream::iter((first..=last).map(look)).buffered(IN_FLIGHT).try_collect().await
+}
+
+/// The URL of a record, for messages.
+#[must_use]
+pub fn url_of(store: &Store, number: u64) -> String {
+    store.url_of(&key(number))
+}
+
 /// Deletes the records below `number`, oldest first, once a later record repeats what they said.
 ///
 /// # Errors

@@ -91,6 +91,36 @@ pub enum Record {
 }
 
 impl Record {
+    /// When it was written, in milliseconds since 1970.
+    #[must_use]
+    pub fn unix_ms(&self) -> u64 {
+        match self {
+            Self::JobSubmitted { unix_ms, .. }
+            | Self::GenerationOpened { unix_ms, .. }
+            | Self::CheckpointCommitted { unix_ms, .. }
+            | Self::JobPaused { unix_ms, .. }
+            | Self::JobResumed { unix_ms, .. }
+            | Self::JobRequeued { unix_ms, .. }
+            | Self::Snapshot { unix_ms, .. }
+            | Self::JobEnded { unix_ms, .. } => *unix_ms,
+        }
+    }
+
+    /// The job that it is about; `None`: all of them.
+    #[must_use]
+    pub fn job(&self) -> Option<&str> {
+        match self {
+            Self::JobSubmitted { job, .. } => Some(&job.metadata.name),
+            Self::GenerationOpened { job, .. }
+            | Self::CheckpointCommitted { job, .. }
+            | Self::JobPaused { job, .. }
+            | Self::JobResumed { job, .. }
+            | Self::JobRequeued { job, .. }
+            | Self::JobEnded { job, .. } => Some(job),
+            Self::Snapshot { .. } => None,
+        }
+    }
+
     /// What the journal must say before, or in the case of a checkpoint because, a command is carried out; `None`: nothing.
     #[must_use]
     pub fn of(command: &Command, unix_ms: u64) -> Option<Self> {
@@ -297,6 +327,11 @@ impl Fold {
         if let Some(facts) = self.jobs.get_mut(job) {
             change(facts);
         }
+    }
+
+    /// What the journal says of each job, by name.
+    pub fn facts(&self) -> impl Iterator<Item = (&str, &JobFacts)> {
+        self.jobs.iter().map(|(name, facts)| (name.as_str(), facts))
     }
 
     /// Jobs as the core takes them, in the order of the queue.
