@@ -11,7 +11,9 @@ use r2o_proto::v1::jobs_client::JobsClient;
 use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::*;
 use r2o_storage::checkpoint::write_object;
-use r2o_storage::shard::{ChunkEntry, FORMAT, INDEX, PackedPrior, SetIndex, ShardEntry};
+use r2o_storage::ledger::proof::{Epoch, Plan, prove};
+use r2o_storage::shard::{ChunkEntry, FORMAT, INDEX, PackedPrior, SetIndex, ShardEntry, read_set};
+use r2o_storage::{ledger, open, run};
 use r2o_types::{ChunkRef, EpochPlan, TrainJob, sample_digest};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -215,7 +217,7 @@ impl FakeWorker {
     /// Uploads one tensor that depends on the step, as the real worker does.
     async fn upload(&self, c: &TakeCheckpoint) {
         let job = TrainJob::parse(&self.spec).unwrap();
-        let store = r2o_storage::open(&job.spec.checkpoint.url.unwrap()).unwrap();
+        let store = open(&job.spec.checkpoint.url.unwrap()).unwrap();
         let written = write_object(&store, format!("{:08}", c.step)).await;
         let (tensors, error) = match written {
             Ok(object) => {
@@ -241,6 +243,15 @@ impl FakeWorker {
     pub(crate) async fn work_until(&mut self, wanted: impl Fn(&To) -> bool) {
         while !wanted(&self.obey().await.expect("the stream goes on")) {}
     }
+}
+
+/// The epochs of a run as its ledger proves them, up to `steps` steps.
+pub(crate) async fn proven(place: &Place, name: &str, steps: u64) -> Vec<Epoch> {
+    let store = open(&text(&place.path(name))).unwrap();
+    let set = read_set(&open(&text(&place.path("set"))).unwrap()).await.unwrap();
+    let job = TrainJob::parse(&run::read_job(&store).await.unwrap().unwrap().to_string()).unwrap();
+    let kept = ledger::kept(ledger::read_all(&store).await.unwrap());
+    prove(&Plan::of(&job, set.chunks()), &kept, steps).unwrap().epochs
 }
 
 /// The order of an epoch of a job on a [`Place`]'s set.

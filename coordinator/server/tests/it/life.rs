@@ -3,7 +3,6 @@
 use r2o_proto::v1::coordinator_message::Kind as To;
 use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::*;
-use r2o_storage::ledger::proof::{Plan, prove};
 use r2o_storage::{checkpoint, history, ledger, open, run};
 
 use super::kit::*;
@@ -27,12 +26,10 @@ async fn a_job_trains_to_its_end_and_leaves_everything_behind() {
     assert_eq!(steps.iter().map(|s| s.step).collect::<Vec<_>>(), (0..8).collect::<Vec<_>>());
     assert_eq!((steps[0].images, steps[0].timings["forward"]), (8, 0.25));
     assert!(steps[0].lanes.is_empty(), "lanes are in the history only where workers audit");
-    let ledger: Vec<_> = ledger::read_all(&store).await.unwrap();
+    let ledger = ledger::read_all(&store).await.unwrap();
     assert_eq!(ledger.iter().map(|r| (r.step, r.steps, r.epoch)).collect::<Vec<_>>(), [(0, 4, 0), (4, 4, 1)]);
-    let set = r2o_storage::shard::read_set(&open(&text(&place.path("set"))).unwrap()).await.unwrap();
-    let job = r2o_types::TrainJob::parse(&run::read_job(&store).await.unwrap().unwrap().to_string()).unwrap();
-    let proven = prove(&Plan::of(&job, set.chunks()), &ledger::kept(ledger), 8).unwrap();
-    assert_eq!(proven.epochs.iter().map(|e| (e.samples, e.left_out)).collect::<Vec<_>>(), [(32, 3), (32, 3)]);
+    let proven = proven(&place, "a", 8).await;
+    assert_eq!(proven.iter().map(|e| (e.samples, e.left_out)).collect::<Vec<_>>(), [(32, 3), (32, 3)]);
     let manifests = checkpoint::list(&store).await.unwrap();
     assert_eq!(manifests.iter().map(|m| m.step).collect::<Vec<_>>(), [4, 8]);
     assert!(checkpoint::verify(&store, 8).await.unwrap().bad.is_empty());
@@ -163,6 +160,26 @@ async fn storage_that_fails_costs_checkpoints_but_not_the_run() {
     names(&failed.message, &["/a/objects", "worker w"]);
     std::fs::remove_file(place.path("a").join("objects")).unwrap();
     until(&handle, "a", |p| p.state() == JobState::Succeeded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_cannot_be_written_waits_and_is_whole_in_the_end() {
+    let place = Place::new();
+    let handle = place.start().await;
+    submit(&handle, &place.job("a", 3)).await.unwrap();
+    std::fs::create_dir_all(place.path("a")).unwrap();
+    std::fs::write(place.path("a").join("ledger"), "").unwrap();
+    FakeWorker::join(&handle, "w").await.work();
+    let failed = event(&handle, "a", "HistoryNotWritten").await;
+    names(&failed.message, &["/a/ledger"]);
+    event(&handle, "a", "CheckpointFailed").await;
+    let why = event(&handle, "a", "CheckpointsFail").await;
+    assert_eq!(why.message, until(&handle, "a", |p| p.reason == why.message).await.reason);
+    let store = open(&text(&place.path("a"))).unwrap();
+    assert!(checkpoint::list(&store).await.unwrap().is_empty(), "no checkpoint goes further than the ledger");
+    std::fs::remove_file(place.path("a").join("ledger")).unwrap();
+    until(&handle, "a", |p| p.state() == JobState::Succeeded).await;
+    assert_eq!(proven(&place, "a", 12).await.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

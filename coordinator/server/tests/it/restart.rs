@@ -32,6 +32,8 @@ async fn a_running_job_resumes_from_its_checkpoint_under_a_new_generation() {
     let steps = history::read_all(&open(&text(&place.path("a"))).unwrap()).await.unwrap();
     assert_eq!(steps.iter().map(|s| s.step).collect::<Vec<_>>(), (0..12).collect::<Vec<_>>());
     assert_eq!((steps[3].generation, steps[4].generation), (2, 3), "the steps after the checkpoint were done again");
+    let generations: Vec<_> = proven(&place, "a", 12).await.into_iter().map(|e| e.generations).collect();
+    assert_eq!(generations, [vec![2], vec![3], vec![3]], "each counts once all the same");
     assert!(events(&handle, "a").await.iter().any(|e| e.reason == "Submitted"), "earlier events are kept");
 }
 
