@@ -1,5 +1,5 @@
 //! Chaos with real processes: faults from a seed, at random moments of a run, and an oracle that needs no luck: the run ends,
-//! its history has every step once, and its final weights are, bit by bit, those of an undisturbed run of one worker.
+//! its history has every step once, its ledger proves each sample once, and its final weights are, bit by bit, those of an undisturbed run of one worker.
 //!
 //! ```text
 //! fault (what can happen, drawn from a seed) ── run ── damage (does it, and undoes it) ── table (how long it took, by kind)

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use r2o_e2e::{RUN, Run, demo_job, train};
+use r2o_e2e::{RUN, Run, demo_job, prove_ledger, train};
 use r2o_proto::v1::JobState;
 use r2o_test_kit::{Fleet, FleetOptions, WorkerOptions, wait_until};
 use r2o_types::TrainJob;
@@ -163,6 +163,7 @@ impl Chaos {
         self.fleet.wait_success(&name, RUN).await?;
         let store = self.ground.store(&self.ground.checkpoints(&name))?;
         let run = Run::read_from(&store).await?;
+        prove_ledger(&self.job, &store).await?;
         let events = r2o_storage::run::read_events(&store).await?;
         drop(self.fleet);
         let mut alone = demo_job("undisturbed", self.ground.folder.path(), self.job.spec.epochs)?;

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use r2o_storage::history::{self, StepRecord};
-use r2o_storage::{Store, checkpoint};
+use r2o_storage::ledger::proof::{Plan, prove};
+use r2o_storage::shard::read_set;
+use r2o_storage::{Store, checkpoint, ledger};
 use r2o_test_kit::{Fleet, WorkerOptions, packed_photos, repository};
 use r2o_types::TrainJob;
 
@@ -86,6 +88,19 @@ impl Run {
         let pick = &pick;
         self.steps.iter().flat_map(|r| r.lanes.iter().map(move |lane| ((r.step, lane.lane), pick(lane)))).collect()
     }
+}
+
+/// Proves from a run's store alone that each sample was trained on as the plan says, once: all steps of `job`.
+///
+/// # Errors
+/// Names the first step at which the ledger does not show it.
+pub async fn prove_ledger(job: &TrainJob, store: &Store) -> Result<()> {
+    let set = read_set(&r2o_storage::open(&job.spec.data.url)?).await?;
+    let plan = Plan::of(job, set.chunks());
+    let steps = plan.steps_per_epoch() * job.spec.epochs;
+    let kept = ledger::kept(ledger::read_all(store).await?);
+    prove(&plan, &kept, steps).map_err(|flaw| anyhow!("the ledger does not show exactly once: {flaw}"))?;
+    Ok(())
 }
 
 /// The store of a job's checkpoints.

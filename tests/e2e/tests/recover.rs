@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use r2o_e2e::{RUN, Run, demo_job, store, train};
+use r2o_e2e::{RUN, Run, demo_job, prove_ledger, store, train};
 use r2o_test_kit::{Fleet, Signal, WorkerOptions};
 use r2o_types::TrainJob;
 use tempfile::TempDir;
@@ -38,6 +38,7 @@ impl Disturbed {
         let name = self.job.metadata.name.clone();
         self.fleet.wait_success(&name, RUN).await?;
         let run = Run::read(&self.job).await?;
+        prove_ledger(&self.job, &store(&self.job)?).await?;
         print_events(&self.job).await?;
         drop(self.fleet);
         let mut alone = demo_job("undisturbed", self.folder.path(), self.job.spec.epochs)?;
