@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use r2o_chaos::{Kind, Place, run, table};
+use r2o_chaos::{Kind, Place, Trial, run, table};
 
 /// Faults at random moments of runs of the demo's job, on real processes.
 #[derive(Parser)]
@@ -21,6 +21,9 @@ struct Arguments {
     /// Only faults of these kinds.
     #[arg(long)]
     kind: Vec<Kind>,
+    /// Side of the images, in pixels.
+    #[arg(long, default_value_t = 64)]
+    image_size: u32,
     /// Only in this place; otherwise runs take turns.
     #[arg(long)]
     place: Option<Place>,
@@ -41,7 +44,15 @@ async fn main() -> Result<()> {
             let seconds = outcome.recovered.as_secs_f64();
             println!("{at:>3}. {}: next step after {seconds:.2} s, {} steps done again", outcome.kind, outcome.lost);
         };
-        match run(place, (arguments.seed, number as u64), faults, &arguments.kind, heard).await? {
+        let trial = Trial {
+            place,
+            seed: arguments.seed,
+            number: number as u64,
+            faults,
+            kinds: arguments.kind.clone(),
+            image_size: arguments.image_size,
+        };
+        match run(&trial, heard).await? {
             Ok(more) => {
                 println!("run {number}: every step once, and the weights of an undisturbed run bit by bit");
                 outcomes.extend(more);

@@ -50,13 +50,19 @@ impl Chaos {
     ///
     /// # Errors
     /// When the fleet does not start.
-    pub async fn start(name: &str, (ground, options): (Ground, FleetOptions), faults: &[Fault]) -> Result<Self> {
+    pub async fn start(
+        name: &str,
+        image_size: u32,
+        (ground, options): (Ground, FleetOptions),
+        faults: &[Fault],
+    ) -> Result<Self> {
         let steps = |fault: &Fault| match fault.kind {
             Kind::KillStorage => STEPS_OF_A_FAULT + STEPS_WITHOUT_STORAGE,
             _ => STEPS_OF_A_FAULT,
         };
         let steps: u64 = faults.iter().map(steps).sum();
         let mut job = demo_job(name, ground.folder.path(), steps.div_ceil(STEPS_PER_EPOCH))?;
+        job.spec.data.image_size = image_size;
         job.spec.checkpoint.url = Some(ground.checkpoints(name));
         (job.spec.fleet.min_workers, job.spec.fleet.max_workers) = (1, 4);
         let worker = WorkerOptions { threads: 1, audit: true, more: Vec::new() };
@@ -167,6 +173,7 @@ impl Chaos {
         let events = r2o_storage::run::read_events(&store).await?;
         drop(self.fleet);
         let mut alone = demo_job("undisturbed", self.ground.folder.path(), self.job.spec.epochs)?;
+        alone.spec.data = self.job.spec.data.clone();
         alone.spec.fleet.max_workers = 1;
         let alone = train(&alone, 1).await?;
         let steps: Vec<u64> = run.steps.iter().map(|record| record.step).collect();
@@ -189,25 +196,37 @@ impl Chaos {
     }
 }
 
-/// A whole run: opens the ground, suffers `faults` faults of the `number`th run of a seed, and holds the end beside an
-/// undisturbed run. `Err` in the inner result: what the machine lacks.
+/// Which faults happen to which run.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// Where.
+    pub place: Place,
+    /// The same seed and number give the same faults.
+    pub seed: u64,
+    /// Of the run, among those of the seed.
+    pub number: u64,
+    /// How many faults.
+    pub faults: usize,
+    /// Of these kinds; empty: of all.
+    pub kinds: Vec<Kind>,
+    /// Side of the images in pixels, a multiple of 32.
+    pub image_size: u32,
+}
+
+/// A whole run: opens the ground, suffers the faults, and holds the end beside an undisturbed run. `Err` in the inner
+/// result: what the machine lacks.
 ///
 /// # Errors
 /// When the fleet does not recover, or its run ends differently.
-pub async fn run(
-    place: Place,
-    (seed, number): (u64, u64),
-    faults: usize,
-    kinds: &[Kind],
-    mut heard: impl FnMut(&Outcome),
-) -> Result<Result<Vec<Outcome>, String>> {
-    let ground = match Ground::open(place)? {
+pub async fn run(trial: &Trial, mut heard: impl FnMut(&Outcome)) -> Result<Result<Vec<Outcome>, String>> {
+    let Trial { place, seed, number, faults, kinds, image_size } = trial;
+    let ground = match Ground::open(*place)? {
         Ok(ground) => ground,
         Err(lacks) => return Ok(Err(lacks)),
     };
     let wanted = |kind| ground.0.has(kind) && (kinds.is_empty() || kinds.contains(&kind));
-    let faults = crate::fault::draw(seed, number, faults, wanted);
-    let mut chaos = Chaos::start(&format!("chaos-{number}"), ground, &faults).await?;
+    let faults = crate::fault::draw(*seed, *number, *faults, wanted);
+    let mut chaos = Chaos::start(&format!("chaos-{number}"), *image_size, ground, &faults).await?;
     let mut outcomes = Vec::new();
     for (at, fault) in faults.iter().enumerate() {
         let outcome = chaos.suffer(fault).await;

@@ -1,11 +1,13 @@
-//! A bounded part of the chaos, in every gate; `cargo xtask chaos --seed N --faults M` goes on where this ends.
+//! A bounded part of the chaos, on small images, in every gate; `cargo xtask chaos --seed N --faults M` goes on where this
+//! ends.
 
 use anyhow::Result;
-use r2o_chaos::{Place, run, table};
+use r2o_chaos::{Place, Trial, run, table};
 use r2o_test_kit::not_run;
 
 async fn suffer(place: Place, faults: usize) -> Result<()> {
-    match run(place, (1, 0), faults, &[], |outcome| println!("{outcome:?}")).await? {
+    let trial = Trial { place, seed: 1, number: 0, faults, kinds: Vec::new(), image_size: 32 };
+    match run(&trial, |outcome| println!("{outcome:?}")).await? {
         Ok(outcomes) => println!("{}", table(&outcomes)),
         Err(lacks) => not_run(&lacks),
     }
