@@ -170,6 +170,8 @@ impl Core {
             Phase::Queued { wait: Wait::Pause, .. } => Some(job.failures.not_before),
             Phase::Queued { enough_since: Some(since), .. } => Some(since + self.config.join_window_ms),
             Phase::Active(g) if g.training_since.is_none() => Some(g.opened_at + self.config.form_timeout_ms),
+            // A generation that is to end commits what is granted first: no time is waited for.
+            Phase::Active(g) if g.closing.is_some() && job.committed < g.granted => None,
             Phase::Active(g) if g.pending.is_none() && job.saving.overdue => Some(job.saving.retry_at),
             _ => None,
         });
