@@ -171,7 +171,8 @@ impl Core {
                     return Reason::NoSuchDevice { device: fleet.device, connected: self.workers.len() };
                 }
                 let busy = fitting.iter().filter(|w| w.job.is_some()).count();
-                Reason::TooFewWorkers { needed: fleet.min_workers, free: fitting.len() - busy, busy }
+                let free = fitting.iter().filter(|w| w.is_free()).count();
+                Reason::TooFewWorkers { needed: fleet.min_workers, free, busy }
             }
         }
     }

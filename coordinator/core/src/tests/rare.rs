@@ -38,3 +38,13 @@ fn a_generation_that_is_to_end_waits_for_its_reports_and_not_for_the_clock() {
     kit.run();
     assert_eq!(kit.view("a").state, JobState::Succeeded, "{}", kit.view("a").reason);
 }
+
+#[test]
+fn a_worker_that_nobody_may_use_does_not_count_as_free() {
+    let mut kit = Kit::new();
+    kit.join(1, "w1");
+    kit.join(2, "w2");
+    kit.feed(Event::WorkerDraining { session: 2, reason: "SIGTERM".into() });
+    kit.feed(submit(job("a", 1, "{minWorkers: 2}"), 1, Resume::Fresh));
+    assert_eq!(kit.view("a").reason, Reason::TooFewWorkers { needed: 2, free: 1, busy: 0 });
+}
