@@ -4,8 +4,9 @@ use crate::machine::PAUSE_MAX_MS;
 use crate::state::{Blame, Closing, Generation, Phase, Wait};
 use crate::{Command, Core, Millis, Outcome, Refusal, Session, Start};
 
-/// Generations in a row that may fail to form from what workers say that they hold.
-const FORMING_FAILURES_MAX: u32 = 3;
+/// Generations in a row that may fail to form from what workers say that they hold. With the pauses between them they take
+/// longer than a dead peer or a moment's fault of a network lasts, for neither says anything against a state.
+const FORMING_FAILURES_MAX: u32 = 8;
 
 impl Core {
     /// A worker is gone: its generation cannot go on. A worker that said goodbye was asked to leave by somebody, which
@@ -119,7 +120,10 @@ impl Core {
     /// it failed too often in a row without getting any further.
     pub(crate) fn end_generation(&mut self, now: Millis, name: &str, reason: &str, blame: Blame) {
         let Some(generation) = self.release(name, reason) else { return };
+        // A member that is lost says nothing against what the others hold.
+        let all_there = generation.members.iter().all(|m| self.workers.contains_key(&m.session));
         if blame >= Blame::Infrastructure
+            && all_there
             && generation.training_since.is_none()
             && matches!(generation.start, Start::Peers { .. })
         {
@@ -171,6 +175,11 @@ impl Core {
         job.forming_failures += 1;
         if job.forming_failures >= FORMING_FAILURES_MAX {
             job.forming_failures = 0;
+            let message = format!(
+                "{FORMING_FAILURES_MAX} generations in a row could not be formed from what workers hold: the newest \
+                 checkpoint is gone on from"
+            );
+            self.announce(name, "StateGivenUp", message, true);
             self.forget_state_of(name);
         }
     }

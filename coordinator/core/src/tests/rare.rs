@@ -13,6 +13,10 @@ fn training(fleet: &str, workers: u64) -> Kit {
     kit
 }
 
+fn notices(kit: &Kit, reason: &str) -> usize {
+    kit.log.iter().filter(|c| matches!(c, Command::Announce { notice, .. } if notice.reason == reason)).count()
+}
+
 #[test]
 fn a_generation_that_is_to_end_waits_for_its_reports_and_not_for_the_clock() {
     let mut kit = training("{minWorkers: 2}", 2);
@@ -47,4 +51,47 @@ fn a_worker_that_nobody_may_use_does_not_count_as_free() {
     kit.feed(Event::WorkerDraining { session: 2, reason: "SIGTERM".into() });
     kit.feed(submit(job("a", 1, "{minWorkers: 2}"), 1, Resume::Fresh));
     assert_eq!(kit.view("a").reason, Reason::TooFewWorkers { needed: 2, free: 1, busy: 0 });
+}
+
+#[test]
+fn workers_lost_one_after_another_while_a_generation_forms_cost_no_committed_step() {
+    let mut kit = training("{minWorkers: 1, maxWorkers: 2}", 2);
+    (0..3).for_each(|_| assert!(kit.work(1) & kit.work(2)));
+    let committed = kit.view("a").committed;
+    for lost in [2, 3, 4, 5] {
+        kit.feed(Event::WorkerLeft { session: lost, reason: "killed".into(), goodbye: false });
+        kit.join(lost + 1, &format!("w{}", lost + 1));
+        // The one that is left has begun to form alone; the other one joins it, and is lost before both are ready.
+        kit.feed(Event::WorkerHeard { session: 1 });
+        kit.wait(1_000);
+    }
+    kit.run();
+    kit.wait(1_000);
+    kit.run();
+    assert!(committed > 0 && notices(&kit, "StateGivenUp") == 0);
+    let again =
+        kit.log.iter().filter(|c| matches!(c, Command::Assign { assignment, .. } if assignment.start == Start::Seed));
+    assert_eq!(again.count(), 2, "only the first generation began from the seed");
+}
+
+#[test]
+fn what_nobody_can_put_together_is_given_up_only_after_a_while_and_with_a_word() {
+    let mut kit = training("{minWorkers: 2}", 2);
+    (0..3).for_each(|_| assert!(kit.work(1) & kit.work(2)));
+    (kit.core.config.budgets, kit.core.config.pause_ms) = (Budgets::default(), Config::default().pause_ms);
+    let before = kit.now;
+    let fail = |kit: &mut Kit| {
+        let generation = kit.view("a").generation;
+        kit.feed(Event::GenerationFailed { session: 1, generation, reason: "cannot connect".into() });
+    };
+    fail(&mut kit);
+    while notices(&kit, "StateGivenUp") == 0 {
+        if kit.view("a").state == JobState::Starting {
+            assert!(matches!(kit.core.jobs["a"].active().unwrap().start, Start::Peers { .. }));
+            fail(&mut kit);
+        }
+        kit.wait(100);
+        assert!(!kit.view("a").state.has_ended(), "{}", kit.view("a").reason);
+    }
+    assert!(kit.now - before > kit.core.lease_ms(), "a peer that is dead is noticed before");
 }
