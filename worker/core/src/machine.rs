@@ -145,6 +145,8 @@ impl Core {
             self.leave(true, commands);
         }
         if self.membership.is_none() && !self.draining {
+            // There is room for one job's engine.
+            self.held.take_if(|held| held.job != job);
             commands.push(Command::Prepare { job, spec });
         }
     }

@@ -208,3 +208,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_worker_that_prepares_for_another_job_holds_nothing_of_the_first() {
+    let mut core = trained();
+    core.handle(released(1, true));
+    assert!(core.held().is_some());
+    core.handle(Event::PrepareAsked { job: "other".to_owned(), spec: String::new() });
+    assert_eq!(core.held(), None);
+}
