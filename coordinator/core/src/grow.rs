@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::state::{Blame, Closing, Generation, Job, Phase, Worker};
+use crate::state::{Blame, Closing, Generation, Job, Phase};
 use crate::{Command, Core, Millis, Session};
 
 /// What one job gets of the free workers.
@@ -28,8 +28,12 @@ impl Core {
 
     /// Tells free workers to prepare for a job that could use them, and ends generations that prepared ones wait for.
     pub(crate) fn grow(&mut self, now: Millis) {
+        self.grows_at = None;
         for (name, suitable) in self.shares() {
-            let due = self.joins_at(&name, &suitable).is_some_and(|at| at <= now);
+            let at = self.joins_at(&name, &suitable);
+            let due = at.is_some_and(|at| at <= now);
+            // Those that prepared and are kept for somebody else by now are not waited for.
+            self.grows_at = self.grows_at.into_iter().chain(at.filter(|_| !due)).min();
             self.prepare(&name, &suitable);
             if due {
                 let names: Vec<&str> =
@@ -67,16 +71,6 @@ impl Core {
             }
         }
         shares.into_iter().map(|s| (s.name, s.got)).collect()
-    }
-
-    /// When the next generation ends to let workers in.
-    pub(crate) fn grows_at(&self) -> Option<Millis> {
-        let waiting = |name: &String| {
-            let prepared = |w: &&Worker| w.prepared.as_ref().is_some_and(|(job, _)| job == name);
-            let first = self.workers.values().filter(prepared).filter_map(|w| w.prepared.as_ref()?.1).min()?;
-            Some(first + self.config.grow_window_ms)
-        };
-        self.growing().iter().filter_map(waiting).min()
     }
 
     /// Jobs that train with fewer workers than they can use, in the order of the queue.

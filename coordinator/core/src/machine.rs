@@ -90,6 +90,8 @@ pub struct Core {
     pub(crate) suspects: BTreeMap<String, u32>,
     /// Free workers that a queued job waits with, and that job.
     pub(crate) reserved: BTreeMap<Session, String>,
+    /// When the next generation ends to let workers in.
+    pub(crate) grows_at: Option<Millis>,
 }
 
 impl Core {
@@ -107,6 +109,7 @@ impl Core {
             leaving: Vec::new(),
             suspects: BTreeMap::new(),
             reserved: BTreeMap::new(),
+            grows_at: None,
         }
     }
 
@@ -177,7 +180,7 @@ impl Core {
         });
         let stalls = self.jobs.values().filter_map(|job| self.stalls_at(job));
         let quarantines = self.workers.values().filter_map(|w| w.quarantine);
-        leases.chain(jobs).chain(stalls).chain(quarantines).chain(self.grows_at()).min()
+        leases.chain(jobs).chain(stalls).chain(quarantines).chain(self.grows_at).min()
     }
 
     /// How long a worker may be silent.

@@ -95,3 +95,33 @@ fn what_nobody_can_put_together_is_given_up_only_after_a_while_and_with_a_word()
     }
     assert!(kit.now - before > kit.core.lease_ms(), "a peer that is dead is noticed before");
 }
+
+/// A job of many lanes, so that its fleet decides how many workers it has.
+fn wide(name: &str, (least, most): (u32, u32), priority: i32) -> r2o_types::TrainJob {
+    let mut wide = job(name, 4, "{}");
+    (wide.spec.fleet.min_workers, wide.spec.fleet.max_workers) = (least, most);
+    (wide.spec.batch.lanes, wide.spec.priority) = (8, priority);
+    wide
+}
+
+fn fleet(workers: u64) -> Kit {
+    let mut kit = Kit::new();
+    (1..=workers).for_each(|n| kit.join(n, &format!("w{n}")));
+    kit
+}
+
+#[test]
+fn a_prepared_worker_that_another_job_waits_with_is_not_waited_for() {
+    let mut kit = fleet(1);
+    kit.feed(submit(wide("a", (1, 8), 0), 1, Resume::Fresh));
+    kit.wait(200);
+    assert!(kit.work(1));
+    kit.join(2, "w2");
+    kit.join(3, "w3");
+    assert!(kit.work(2), "it prepares, and the other one has not yet");
+    kit.feed(submit(wide("b", (4, 8), 1), 2, Resume::Fresh));
+    kit.wait(1_000);
+    assert_eq!(kit.view("a").reason, Reason::Training { workers: 1 });
+    let deadline = kit.core.next_deadline().unwrap();
+    assert!(deadline > kit.now, "a deadline of {deadline} at {} would wake the coordinator for ever", kit.now);
+}
