@@ -176,6 +176,8 @@ impl Core {
             .filter_map(|(session, lanes)| {
                 let worker = self.workers.get_mut(session)?;
                 worker.job = Some(name.to_owned());
+                // It has room for one state only.
+                worker.held.take_if(|held| held.job != name);
                 worker.prepared = None;
                 worker.claimed = None;
                 let info = &worker.info;

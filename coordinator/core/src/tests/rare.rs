@@ -125,3 +125,20 @@ fn a_prepared_worker_that_another_job_waits_with_is_not_waited_for() {
     let deadline = kit.core.next_deadline().unwrap();
     assert!(deadline > kit.now, "a deadline of {deadline} at {} would wake the coordinator for ever", kit.now);
 }
+
+#[test]
+fn a_worker_that_was_placed_in_another_job_does_not_count_as_holding_the_first_ones_state() {
+    let mut kit = fleet(2);
+    kit.feed(submit(wide("a", (1, 8), 0), 1, Resume::Fresh));
+    kit.wait(200);
+    (0..3).for_each(|_| assert!(kit.work(1) & kit.work(2)));
+    kit.feed(Event::PauseRequested { job: "a".into(), reason: String::new() });
+    kit.run();
+    assert_eq!(kit.view("a").state, JobState::Paused);
+    assert!(kit.core.workers[&1].held.is_some());
+    kit.feed(submit(wide("b", (1, 8), 0), 2, Resume::Fresh));
+    kit.wait(200);
+    let generation = kit.view("b").generation;
+    kit.feed(Event::GenerationFailed { session: 1, generation, reason: "cannot connect".into() });
+    assert_eq!(kit.core.workers[&1].held, None, "it let go of the one to begin the other");
+}
