@@ -35,10 +35,37 @@ fn standing(job: &Job, worker: &Worker) -> Standing {
 
 impl Core {
     /// Looks at every queued job in order. A job that has to wait keeps the free workers that suit it from those behind
-    /// it, or large jobs would never start.
+    /// it, or large jobs would never start. Those whose workers were at work a moment ago come first, but only to go on at
+    /// once: one that cannot waits in its turn.
     pub(crate) fn place(&mut self, now: Millis) {
         let mut reserved: BTreeMap<Session, String> = BTreeMap::new();
+        let mut later = Vec::new();
         for name in self.queue() {
+            let at_once = |job: &&Job| matches!(job.phase, Phase::Queued { at_once: true, .. });
+            let Some(job) = self.jobs.get(&name).filter(at_once) else {
+                later.push((self.rank(&name), name));
+                continue;
+            };
+            let mut kept = reserved.clone();
+            match self.decide(now, &name, &mut kept) {
+                Some(Decision::Open(sessions)) => self.start(now, &name, &sessions),
+                Some(Decision::Wait { wait: wait @ Wait::Pause, enough_since }) => {
+                    reserved = kept;
+                    self.keep_waiting(&name, wait, enough_since);
+                }
+                _ => {
+                    // Steps that are in no checkpoint are worth more than another job's turn.
+                    if job.checkpoint.unwrap_or(0) < job.committed {
+                        let holders = self.workers.iter().filter(|(_, w)| w.is_free() && job.is_held_by(w));
+                        let holders: Vec<Session> = holders.map(|(session, _)| *session).collect();
+                        holders.into_iter().for_each(|s| _ = reserved.entry(s).or_insert_with(|| name.clone()));
+                    }
+                    later.push((self.rank(&name), name));
+                }
+            }
+        }
+        later.sort();
+        for (_, name) in later {
             match self.decide(now, &name, &mut reserved) {
                 Some(Decision::Open(sessions)) => self.start(now, &name, &sessions),
                 Some(Decision::Wait { wait, enough_since }) => self.keep_waiting(&name, wait, enough_since),
@@ -46,6 +73,11 @@ impl Core {
             }
         }
         self.reserved = reserved;
+    }
+
+    /// Where a job stands in the queue, whatever its workers did a moment ago.
+    fn rank(&self, name: &str) -> Option<(i32, u64)> {
+        self.jobs.get(name).map(|job| (-job.job.spec.priority, job.order))
     }
 
     /// Queued jobs: first those whose workers were at work a moment ago, then by priority, then by age.
@@ -71,19 +103,28 @@ impl Core {
             return Some(Decision::Wait { wait: Wait::Pause, enough_since: None });
         }
         let mut free: Vec<(Standing, &str, Session)> = Vec::new();
+        // Claimed by jobs behind this one.
+        let mut lent: Vec<(Standing, &str, Session)> = Vec::new();
         let mut ahead = None;
         for (session, worker) in &self.workers {
             if !worker.is_free() || !worker.has_device(job.job.spec.fleet.device) {
                 continue;
             }
-            match reserved.get(session).or(worker.claimed.as_ref()).filter(|other| *other != name) {
-                Some(other) => ahead = Some(other.clone()),
-                None => free.push((standing(job, worker), &worker.info.name, *session)),
+            let entry = (standing(job, worker), worker.info.name.as_str(), *session);
+            let not_mine = |other: &&String| *other != name;
+            match (reserved.get(session).filter(not_mine), worker.claimed.as_ref().filter(not_mine)) {
+                (None, None) => free.push(entry),
+                (None, Some(other)) if self.rank(name) < self.rank(other) => lent.push(entry),
+                (Some(other), _) | (None, Some(other)) => ahead = Some(other.clone()),
             }
+        }
+        let (least, most) = (job.job.spec.fleet.min_workers as usize, job.most_workers());
+        // Two jobs that each have claimed a part of what both need would wait for each other.
+        if free.len() < least {
+            free.append(&mut lent);
         }
         // By standing; then by name, so that the same workers get the same ranks again.
         free.sort_unstable();
-        let (least, most) = (job.job.spec.fleet.min_workers as usize, job.most_workers());
         let share = if at_once { most } else { self.share_of(job, free.len()) };
         free.truncate(most.min(share));
         let mut sessions: Vec<Session> = free.iter().map(|(.., s)| *s).collect();

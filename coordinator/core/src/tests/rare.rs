@@ -142,3 +142,22 @@ fn a_worker_that_was_placed_in_another_job_does_not_count_as_holding_the_first_o
     kit.feed(Event::GenerationFailed { session: 1, generation, reason: "cannot connect".into() });
     assert_eq!(kit.core.workers[&1].held, None, "it let go of the one to begin the other");
 }
+
+#[test]
+fn jobs_that_want_the_same_workers_do_not_wait_for_each_other() {
+    let mut kit = fleet(4);
+    kit.feed(submit(wide("low", (3, 3), 0), 1, Resume::Fresh));
+    kit.wait(200);
+    (1..=3).for_each(|n| assert!(kit.work(n)));
+    kit.feed(submit(wide("high", (3, 3), 5), 2, Resume::Fresh));
+    while kit.view("low").state == JobState::Running {
+        assert!((1..=3).any(|n| kit.work(n)), "{}", kit.view("low").reason);
+    }
+    kit.wait(200);
+    assert_eq!(kit.view("high").state, JobState::Starting, "{}", kit.view("high").reason);
+    for _ in 0..20 {
+        kit.run();
+        kit.wait(200);
+    }
+    assert_eq!(kit.view("low").state, JobState::Succeeded, "{}", kit.view("low").reason);
+}
