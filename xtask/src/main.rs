@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup | check | test | demo | bench | chaos | schema`.
+//! The project's own commands: `cargo xtask setup | check | test | demo | bench | chaos | sim | schema`.
 
 mod bench;
 mod chaos;
@@ -7,6 +7,7 @@ mod demo;
 mod repo;
 mod schema;
 mod setup;
+mod sim;
 mod test;
 
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Disturb a run by faults from a seed, and print how long the fleet took to recover from each kind.
     Chaos(chaos::Arguments),
+    /// Run seeds of a fleet in virtual time; one seed prints what happened.
+    Sim(sim::Arguments),
     /// Write the JSON schema of job.yaml anew.
     Schema,
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Chaos(arguments) => chaos::run(&arguments),
+        Command::Sim(arguments) => sim::run(&arguments),
         Command::Schema => schema::write(),
     };
     match result {

@@ -70,8 +70,8 @@ impl Coordinator {
 }
 
 impl World {
-    /// Feeds a coordinator's core and carries out what it decides.
-    pub(crate) fn feed(&mut self, id: Process, event: Event) {
+    /// A process that was stopped finds its leases over, and their renewals still in its sockets.
+    pub(crate) fn notice_away(&mut self, id: Process) {
         let Some(coordinator) = self.coordinators.get_mut(&id).filter(|c| c.serving) else { return };
         if let Some(since) = coordinator.away_since.take() {
             let away = (self.now - since) / MS;
@@ -79,6 +79,14 @@ impl World {
                 self.say(Actor::Coordinator(id), "was away", [away, 0], || format!("for {away} ms"));
                 self.feed_core(id, Event::WasAway);
             }
+        }
+    }
+
+    /// Feeds a coordinator's core and carries out what it decides.
+    pub(crate) fn feed(&mut self, id: Process, event: Event) {
+        self.notice_away(id);
+        if self.coordinators.get(&id).is_none_or(|c| !c.serving) {
+            return;
         }
         self.feed_core(id, event);
         self.schedule_tick(id);
@@ -167,8 +175,7 @@ impl World {
             format!("of {}{}", worker.name, held.unwrap_or_default())
         });
         self.send_down(stream, crate::happening::Down::Welcome);
-        let held =
-            held.map(|h| r2o_coordinator_core::Held { job: h.job, generation: h.generation, step: h.step });
+        let held = held.map(|h| r2o_coordinator_core::Held { job: h.job, generation: h.generation, step: h.step });
         self.feed(id, Event::WorkerJoined { session, worker, held });
     }
 
@@ -178,7 +185,9 @@ impl World {
             Up::Hello { .. } => return,
             Up::Heartbeat => Event::WorkerHeard { session },
             Up::Ready { generation, step } => {
-                self.say(actor, "ready", [generation, step], || format!("session {session}, {generation}, {step} steps"));
+                self.say(actor, "ready", [generation, step], || {
+                    format!("session {session}, {generation}, {step} steps")
+                });
                 Event::WorkerReady { session, generation, step }
             }
             Up::Recovered { generation, reports } => Event::StepsRecovered { session, generation, reports },

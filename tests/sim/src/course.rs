@@ -50,7 +50,7 @@ impl Shape {
             lanes,
             least,
             most: dice.between(least, 8),
-            epochs: dice.between(2, 7),
+            epochs: dice.between(2, 14),
             per_epoch: dice.between(2, 6),
             every: dice.between(1, 4),
             keep: dice.between(1, 4),
@@ -89,7 +89,8 @@ impl Course {
             job,
         };
         for epoch in 0..epochs {
-            let plan = EpochPlan::new(&chunks, course.job.spec.seed, epoch, lanes, per_lane, 2).expect("enough samples");
+            let plan =
+                EpochPlan::new(&chunks, course.job.spec.seed, epoch, lanes, per_lane, 2).expect("enough samples");
             for step in 0..per_epoch {
                 let lane = |lane| LaneSamples {
                     first: plan.first_position(step, lane),

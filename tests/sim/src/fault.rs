@@ -110,7 +110,9 @@ impl World {
             (!serving.is_empty()).then(|| serving[fault.target % serving.len()])
         };
         let Fault { kind, ms, .. } = fault;
-        self.say(Actor::World, "fault", [fault.target as u64, ms], || format!("{kind:?} for {ms} ms, worker {worker:?}"));
+        self.say(Actor::World, "fault", [fault.target as u64, ms], || {
+            format!("{kind:?} for {ms} ms, worker {worker:?}")
+        });
         self.count("faults");
         match (kind, worker, leader) {
             (Kind::KillWorker, Some(id), _) => self.end_worker(id, "is killed", true, 4),
@@ -171,7 +173,8 @@ impl World {
                 let seats = self.seats.len();
                 let seat = &mut self.seats[fault.target % seats];
                 // The wall clock, forwards or back: a process takes it when it starts.
-                seat.ahead_ms = if fault.target.is_multiple_of(2) { seat.ahead_ms + ms } else { seat.ahead_ms.saturating_sub(ms) };
+                seat.ahead_ms =
+                    if fault.target.is_multiple_of(2) { seat.ahead_ms + ms } else { seat.ahead_ms.saturating_sub(ms) };
             }
             (Kind::KillFleet, _, _) => {
                 for id in living {
@@ -198,7 +201,9 @@ impl World {
         // A job whose generation trains on several.
         let others = self.workers.iter().filter(|(other, w)| {
             let theirs = w.trainer.running.as_ref();
-            **other != id && w.outbox.is_some() && theirs.is_some_and(|r| r.assignment.generation == running.assignment.generation)
+            **other != id
+                && w.outbox.is_some()
+                && theirs.is_some_and(|r| r.assignment.generation == running.assignment.generation)
         });
         others.filter(|(_, w)| w.trainer.base_of(&base.job).is_some_and(|b| b.step + 1 >= base.step)).count() > 0
     }
@@ -208,7 +213,8 @@ impl World {
         let jobs: Vec<String> = self.storage.places.keys().cloned().collect();
         let Some(job) = jobs.get(target % jobs.len().max(1)) else { return };
         let place = self.storage.place(job);
-        let whole: Vec<u64> = place.manifests.keys().copied().filter(|step| place.whole(*step, false).is_some()).collect();
+        let whole: Vec<u64> =
+            place.manifests.keys().copied().filter(|step| place.whole(*step, false).is_some()).collect();
         let [.., older, newest] = whole[..] else { return };
         let older: Vec<String> = place.manifests[&older].tensors.iter().map(|t| t.blake3.clone()).collect();
         let newer = &place.manifests[&newest].tensors;

@@ -35,10 +35,22 @@ pub(crate) enum Down {
     Welcome,
     Assignment(Box<coordinator::Assignment>),
     Ticket(Box<coordinator::Ticket>),
-    TakeCheckpoint { generation: u64, step: u64 },
-    Release { job: String, generation: u64, keep: bool },
-    Prepare { job: String, spec: Arc<str> },
-    Refused { reason: String },
+    TakeCheckpoint {
+        generation: u64,
+        step: u64,
+    },
+    Release {
+        job: String,
+        generation: u64,
+        keep: bool,
+    },
+    Prepare {
+        job: String,
+        spec: Arc<str>,
+    },
+    Refused {
+        reason: String,
+    },
     /// The stream's orderly end.
     End,
 }
@@ -108,35 +120,84 @@ pub(crate) enum Answer {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Happening {
-    Up { stream: StreamId, message: Up },
-    Down { stream: StreamId, message: Down },
+    Up {
+        stream: StreamId,
+        message: Up,
+    },
+    Down {
+        stream: StreamId,
+        message: Down,
+    },
     /// The worker's end of a stream finds it broken.
-    WorkerEndBreaks { stream: StreamId },
+    WorkerEndBreaks {
+        stream: StreamId,
+    },
     /// The coordinator's end of a stream finds it broken.
-    CoordinatorEndBreaks { stream: StreamId },
+    CoordinatorEndBreaks {
+        stream: StreamId,
+    },
     /// A worker tries to open a stream.
-    Connect { process: Process },
-    Heartbeat { stream: StreamId },
+    Connect {
+        process: Process,
+    },
+    Heartbeat {
+        stream: StreamId,
+    },
     /// The computing thread's current task is a stage further.
-    Stage { process: Process, number: u64 },
+    Stage {
+        process: Process,
+        number: u64,
+    },
     /// A collective is over for one member.
-    Collective { process: Process, number: u64, outcome: Outcome },
+    Collective {
+        process: Process,
+        number: u64,
+        outcome: Outcome,
+    },
     /// The computing thread says something to its core.
-    Told { process: Process, event: Box<worker::Event> },
+    Told {
+        process: Process,
+        event: Box<worker::Event>,
+    },
     /// A computing thread that is not woken by now ends its process.
-    AbortDeadline { process: Process, number: u64 },
+    AbortDeadline {
+        process: Process,
+        number: u64,
+    },
     /// A drain that takes too long.
-    DrainDeadline { process: Process },
-    StartWorker { slot: usize },
-    StartCoordinator { seat: usize },
-    Tick { coordinator: Process },
-    RenewLease { coordinator: Process },
+    DrainDeadline {
+        process: Process,
+    },
+    StartWorker {
+        slot: usize,
+    },
+    StartCoordinator {
+        seat: usize,
+    },
+    Tick {
+        coordinator: Process,
+    },
+    RenewLease {
+        coordinator: Process,
+    },
     /// The journal's task tries again.
-    Scribe { coordinator: Process },
-    Effect { op: Box<Op> },
-    Answered { op: Box<Op>, answer: Result<Answer, String> },
-    Fault { fault: Fault },
-    Wish { wish: Wish, job: usize },
+    Scribe {
+        coordinator: Process,
+    },
+    Effect {
+        op: Box<Op>,
+    },
+    Answered {
+        op: Box<Op>,
+        answer: Result<Answer, String>,
+    },
+    Fault {
+        fault: Fault,
+    },
+    Wish {
+        wish: Wish,
+        job: usize,
+    },
     /// From here on nothing goes wrong any more.
     Heal,
     /// Looks whether everything is well.

@@ -47,7 +47,11 @@ impl World {
     /// How long a message takes; now and then much longer.
     fn way(&mut self) -> u64 {
         let usual = self.dice.between(100, self.scenario.delay * MS);
-        if !self.healing && self.dice.chance(self.scenario.late) { usual + self.dice.between(0, 900 * MS) } else { usual }
+        if !self.healing && self.dice.chance(self.scenario.late) {
+            usual + self.dice.between(0, 900 * MS)
+        } else {
+            usual
+        }
     }
 
     /// When something sent now from or to a slot arrives at the earliest, and whether the stream carries it.

@@ -9,6 +9,8 @@ pub enum Plant {
     OpenGate,
     /// A journal record replaces the one that is there.
     JournalOverwrite,
+    /// A journal record may take the number of one that was trimmed.
+    TrimReopens,
     /// A worker reports a step when it has computed, not when it has applied it.
     ReportBeforeApply,
     /// A step that is aborted leaves half of itself in the state.
@@ -23,9 +25,10 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::OpenGate,
         Self::JournalOverwrite,
+        Self::TrimReopens,
         Self::ReportBeforeApply,
         Self::HalfStep,
         Self::TrustDamaged,

@@ -8,7 +8,7 @@ use crate::course::Course;
 use crate::dice::mix;
 use crate::happening::Process;
 use crate::options::Promise;
-use crate::world::{SECOND, World};
+use crate::world::World;
 
 /// What is known of a job, whoever coordinates it.
 #[derive(Debug, Default)]
@@ -37,6 +37,8 @@ pub(crate) struct Oracle {
     /// States of replicas that were damaged, and what became of them.
     pub(crate) wrong: BTreeSet<u64>,
     pub(crate) healed_at: Option<u64>,
+    /// What is wrong with decisions that have not taken effect yet, by coordinator and generation.
+    decisions: BTreeMap<(Process, u64), (Promise, String)>,
     /// Since when a job is in the same situation, by coordinator.
     pub(crate) situations: BTreeMap<(Process, String), (crate::reasons::Situation, u64)>,
 }
@@ -59,10 +61,12 @@ impl World {
         match record {
             Record::GenerationOpened { generation, .. } => {
                 let other = self.oracle.recorded.insert(generation, (id, number));
-                let highest = self.oracle.recorded.last_key_value().map_or(0, |(highest, _)| *highest);
+                let highest =
+                    self.oracle.recorded.last_key_value().map_or((0, id), |(highest, (by, _))| (*highest, *by));
                 let again = other.is_some_and(|other| other != (id, number));
-                if again || highest > generation {
-                    let what = format!("generation {generation} is recorded after {highest}, by {other:?} before");
+                // Of one coordinator the records of two jobs may change places: each job waits for its own.
+                if again || highest.0 > generation && highest.1 != id {
+                    let what = format!("generation {generation} is recorded after {highest:?}, by {other:?} before");
                     self.violate(Promise::OneWriter, what);
                 }
             }
@@ -122,7 +126,22 @@ impl World {
         line.committed = line.committed.max(number + 1);
     }
 
-    /// A coordinator has decided who goes on with a job, and from where.
+    /// What a coordinator has decided takes effect.
+    pub(crate) fn takes_effect(&mut self, id: Process, a: &Assignment) {
+        if let Some((promise, what)) = self.oracle.decisions.remove(&(id, a.generation)) {
+            self.violate(promise, what);
+        }
+        if !matches!(a.start, Start::Peers { .. }) {
+            self.oracle.line(&a.job).lineage = a.generation;
+        }
+    }
+
+    fn object(&mut self, id: Process, generation: u64, promise: Promise, what: String) {
+        self.oracle.decisions.entry((id, generation)).or_insert((promise, what));
+    }
+
+    /// A coordinator has decided who goes on with a job, and from where. It counts once it takes effect: until then
+    /// another coordinator may have become the one that decides.
     pub(crate) fn decided(&mut self, id: Process, a: &Assignment) {
         let (job, number) = (a.job.as_str(), a.generation);
         let streams: Vec<u64> =
@@ -142,7 +161,8 @@ impl World {
             Start::Peers { since } => members.iter().filter_map(|p| held(self, *p, since)).map(|(step, _)| step).max(),
         };
         let (committed, forgiven) = (self.oracle.line(job).committed, self.oracle.line(job).forgiven);
-        let from = from.unwrap_or(0);
+        // Nobody holds anything any more, which forming will show: the next decision is the one that counts.
+        let Some(from) = from else { return };
         if from < committed && !forgiven {
             let strict = self.scenario.is_strict();
             let connected: Vec<Process> =
@@ -150,10 +170,10 @@ impl World {
             let able = |process: &&Process| {
                 let Some(worker) = self.workers.get(process) else { return false };
                 let views = self.coordinators.get(&id).map(|c| c.core.workers()).unwrap_or_default();
-                let elsewhere = views.iter().any(|v| {
-                    v.info.name == worker.info.name && v.job.as_deref().is_some_and(|other| other != job)
-                });
-                !worker.drains && !elsewhere
+                let here = views.iter().find(|v| v.info.name == worker.info.name);
+                let lost = here.is_none() && !strict;
+                let elsewhere = here.and_then(|v| v.job.as_deref()).is_some_and(|other| other != job);
+                !worker.drains && !elsewhere && !lost
             };
             let all: Vec<Process> = if strict { self.workers.keys().copied().collect() } else { connected };
             let better = all.iter().filter(able).find_map(|process| {
@@ -166,25 +186,27 @@ impl World {
                     "generation {number} of {job} goes on from step {from} ({:?}), {committed} were committed, and {name} holds {step}",
                     a.start
                 );
-                self.violate(Promise::StepInFlight, what);
+                self.object(id, number, Promise::StepInFlight, what);
             }
         }
         if a.start == Start::Seed {
-            let alone = self.coordinators.len() == 1;
-            let before = self.now.saturating_sub(5 * SECOND);
-            let there = self.storage.place(job).manifests.values().any(|m| m.put_at < before);
-            if there && alone {
+            let searched = self.storage.searched.get(&(id, job.to_owned())).copied();
+            let manifests = &self.storage.place(job).manifests;
+            if manifests.values().any(|m| searched.is_none_or(|at| m.put_at < at)) {
                 let what = format!("generation {number} of {job} starts from the seed, and there are checkpoints");
-                self.violate(Promise::NeverSilentlyWrong, what);
+                self.object(id, number, Promise::NeverSilentlyWrong, what);
             }
         }
         if !matches!(a.start, Start::Peers { .. }) {
-            self.oracle.line(job).lineage = number;
-            let newest = self.storage.place(job).newest(false).ok().flatten().map_or(0, |(step, _)| step);
-            let alone = self.coordinators.len() == 1;
-            if from < newest && alone {
+            // What another coordinator wrote after this one had looked, it cannot know of.
+            let searched = self.storage.searched.get(&(id, job.to_owned())).copied().unwrap_or(0);
+            let place = self.storage.place(job);
+            let known =
+                place.manifests.iter().filter(|(step, m)| m.put_at <= searched && place.whole(**step, false).is_some());
+            let newest = known.map(|(step, _)| *step).max().unwrap_or(0);
+            if from < newest {
                 let what = format!("generation {number} of {job} starts from step {from}, a checkpoint has {newest}");
-                self.violate(Promise::StepInFlight, what);
+                self.object(id, number, Promise::StepInFlight, what);
             }
         }
     }
@@ -193,7 +215,8 @@ impl World {
     pub(crate) fn announced(&mut self, id: Process, job: &str, reason: &str) {
         match reason {
             "Training" => {
-                let committed = self.coordinators.get(&id).and_then(|c| c.core.job(job)).map_or(0, |view| view.committed);
+                let committed =
+                    self.coordinators.get(&id).and_then(|c| c.core.job(job)).map_or(0, |view| view.committed);
                 let line = self.oracle.line(job);
                 let lost = line.committed.saturating_sub(committed);
                 (line.committed, line.forgiven) = (committed, false);
@@ -202,7 +225,7 @@ impl World {
                     *self.counts.entry("steps lost").or_default() += lost;
                 }
             }
-            "ReplicasDiffer" => self.oracle.line(job).forgiven = true,
+            "ReplicasDiffer" | "StateGivenUp" => self.oracle.line(job).forgiven = true,
             _ => {}
         }
     }
@@ -269,7 +292,9 @@ impl World {
     pub(crate) fn searched(&mut self, _id: Process, job: &str, step: Option<u64>) {
         let damaged = step.is_some_and(|step| {
             let place = self.storage.place(job);
-            place.manifests.contains_key(&step) && place.damaged_steps.contains(&step) && place.whole(step, false).is_none()
+            place.manifests.contains_key(&step)
+                && place.damaged_steps.contains(&step)
+                && place.whole(step, false).is_none()
         });
         if damaged && self.options.plant.is_some() {
             self.violate(Promise::NeverSilentlyWrong, format!("a damaged checkpoint of {job} is taken for the newest"));

@@ -42,8 +42,7 @@ impl World {
             return;
         };
         let held: Vec<String> = coordinator.gate.waiting().map(str::to_owned).collect();
-        let views: Vec<JobView> =
-            coordinator.core.job_names().filter_map(|name| coordinator.core.job(name)).collect();
+        let views: Vec<JobView> = coordinator.core.job_names().filter_map(|name| coordinator.core.job(name)).collect();
         let mut wrong = Vec::new();
         for view in views.iter().filter(|view| !view.state.has_ended()) {
             if let Some(what) = untrue(coordinator, view) {
@@ -97,9 +96,8 @@ impl World {
         self.after(2 * SECOND, Happening::Look);
         let Some(healed) = self.oracle.healed_at else { return };
         let newest = self.coordinators.values().rfind(|c| c.serving);
-        let views: Vec<JobView> = newest
-            .map(|c| c.core.job_names().filter_map(|name| c.core.job(name)).collect())
-            .unwrap_or_default();
+        let views: Vec<JobView> =
+            newest.map(|c| c.core.job_names().filter_map(|name| c.core.job(name)).collect()).unwrap_or_default();
         let ended = views.iter().filter(|view| view.state.has_ended()).count();
         if ended == self.courses.len() && newest.is_some_and(|c| c.records.is_empty()) {
             self.done = true;

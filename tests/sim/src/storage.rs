@@ -96,6 +96,8 @@ pub(crate) struct Storage {
     pub(crate) journal: BTreeMap<u64, (u64, Vec<u8>)>,
     pub(crate) leases: BTreeMap<u64, Lease>,
     pub(crate) places: BTreeMap<String, Place>,
+    /// When a coordinator looked for a job's newest checkpoint the last time.
+    pub(crate) searched: BTreeMap<(u64, String), u64>,
     /// Until when every operation fails.
     pub(crate) away_until: u64,
     /// Operations that fail, in a thousand.
@@ -114,11 +116,19 @@ impl Storage {
         self.places.get_mut(job).expect("it was just put")
     }
 
-    /// Puts record `number` unless it is there; true when it is now `writer`'s.
-    pub(crate) fn append(&mut self, number: u64, writer: u64, record: &[u8], overwrite: bool) -> bool {
+    /// Puts record `number` unless it is there; true when it is now `writer`'s. A number whose record was trimmed is free
+    /// again, but the one before it is gone, too: a writer that was away so long must not take it, unless it is `blind`.
+    pub(crate) fn append(&mut self, number: u64, writer: u64, record: &[u8], overwrite: bool, blind: bool) -> bool {
+        let follows = match number.checked_sub(1) {
+            Some(before) => self.journal.contains_key(&before),
+            None => self.journal.keys().all(|there| *there == 0),
+        };
         if overwrite || !self.journal.contains_key(&number) {
-            self.journal.insert(number, (writer, record.to_vec()));
-            return true;
+            if follows || blind || overwrite {
+                self.journal.insert(number, (writer, record.to_vec()));
+                return true;
+            }
+            return false;
         }
         self.journal.get(&number).is_some_and(|(by, there)| *by == writer && there == record)
     }

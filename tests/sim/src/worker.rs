@@ -145,7 +145,7 @@ impl World {
             }
             Command::Compute { generation, ticket } => self.submit(id, trainer::Task::Compute { generation, ticket }),
             Command::CopyOut { generation, step } => self.submit(id, trainer::Task::CopyOut { generation, step }),
-            Command::Prepare { job, spec } => self.submit(id, trainer::Task::Prepare { job, spec }),
+            Command::Prepare { job, .. } => self.submit(id, trainer::Task::Prepare { job }),
             Command::Park { generation } => self.submit(id, trainer::Task::Park { generation }),
             Command::Discard { generation } => self.submit(id, trainer::Task::Discard { generation }),
             Command::Abort { generation } => {

@@ -178,13 +178,7 @@ impl World {
         self.violation.get_or_insert(Violation { promise, at: self.now, what });
     }
 
-    pub(crate) fn say(
-        &mut self,
-        actor: Actor,
-        what: &'static str,
-        numbers: [u64; 2],
-        text: impl FnOnce() -> String,
-    ) {
+    pub(crate) fn say(&mut self, actor: Actor, what: &'static str, numbers: [u64; 2], text: impl FnOnce() -> String) {
         self.trace.say(self.now, actor, what, numbers, text);
     }
 

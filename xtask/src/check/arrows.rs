@@ -39,6 +39,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("r2o-test-s3", Layer::Outside),
     ("r2o-e2e", Layer::Outside),
     ("r2o-chaos", Layer::Outside),
+    ("r2o-sim", Layer::Outside),
     ("xtask", Layer::Outside),
 ];
 

@@ -119,6 +119,7 @@ impl World {
             Start::Peers { since } => format!("peers since {since}"),
         };
         let number = assignment.generation;
+        self.takes_effect(id, assignment);
         self.say(Actor::Coordinator(id), "assigns", [number, assignment.step], || {
             format!("generation {number} of {} from {from}", assignment.job)
         });

@@ -124,15 +124,14 @@ impl World {
     }
 
     pub(crate) fn located(&mut self, id: Process, job: String, pause: u64, answer: Result<Answer, String>) {
+        self.notice_away(id);
         let event = match answer {
             Ok(Answer::Newest(newest)) => {
                 self.searched(id, &job, newest.map(|(step, _)| step));
                 Event::CheckpointLocated { job: job.clone(), step: newest.map(|(step, _)| step) }
             }
             Ok(_) => Event::CheckpointsUnreadable { job: job.clone(), reason: "none is whole".to_owned() },
-            Err(_) if self.plants(Plant::StartFromScratch) => {
-                Event::CheckpointLocated { job: job.clone(), step: None }
-            }
+            Err(_) if self.plants(Plant::StartFromScratch) => Event::CheckpointLocated { job: job.clone(), step: None },
             Err(_) => {
                 let pause_next = (pause * 2).min(60_000);
                 let op = Op::Locate { coordinator: id, job, pause: pause_next };

@@ -119,7 +119,8 @@ impl World {
             Some(Brings::Itself) => self.have_met(id, assignment),
             Some(Brings::Steps(mine)) => self.take_over(id, assignment, outbox, *mine, all),
             Some(Brings::State(..)) => {
-                let states = all.iter().filter_map(|b| if let Brings::State(s, state) = b { Some((*s, *state)) } else { None });
+                let states =
+                    all.iter().filter_map(|b| if let Brings::State(s, state) = b { Some((*s, *state)) } else { None });
                 // The first of those that hold the most.
                 let newest = states.clone().map(|(steps, _)| steps).max().flatten();
                 let Some((Some(step), state)) = states.into_iter().find(|(steps, _)| *steps == newest) else { return };

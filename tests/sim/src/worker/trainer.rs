@@ -40,7 +40,7 @@ pub(crate) enum Task {
     Form { assignment: Box<Assignment>, outbox: StreamId },
     Compute { generation: u64, ticket: Ticket },
     CopyOut { generation: u64, step: u64 },
-    Prepare { job: String, spec: String },
+    Prepare { job: String },
     Park { generation: u64 },
     Discard { generation: u64 },
 }
@@ -176,7 +176,7 @@ impl World {
     }
 
     fn compute_time(&mut self, id: Process) -> u64 {
-        self.dice.between(5 * MS, 60 * MS) * self.slowness(id)
+        self.dice.between(10 * MS, 120 * MS) * self.slowness(id)
     }
 
     /// What is here of a job, or what it takes to begin, and how long that takes.
@@ -186,8 +186,7 @@ impl World {
             Some(base) => (base, 0),
             None => {
                 let state = self.course(job).states[0];
-                let base =
-                    Base { job: job.to_owned(), fresh: true, since: None, step: 0, state, reports: Vec::new() };
+                let base = Base { job: job.to_owned(), fresh: true, since: None, step: 0, state, reports: Vec::new() };
                 (base, self.dice.between(50 * MS, 800 * MS))
             }
         }
@@ -319,7 +318,9 @@ impl World {
     pub(crate) fn fail_rooms(&mut self, coordinator: Process, job: Option<&str>) {
         let mut woken = Vec::new();
         for (process, worker) in &self.workers {
-            let Some(current) = worker.trainer.current.as_ref().filter(|c| c.coordinator == coordinator) else { continue };
+            let Some(current) = worker.trainer.current.as_ref().filter(|c| c.coordinator == coordinator) else {
+                continue;
+            };
             let Task::Form { assignment, .. } = &current.task else { continue };
             let waits = self.groups.get(&(coordinator, assignment.generation)).is_some_and(|group| {
                 group.entered.values().any(|(p, _, brings)| p == process && *brings == Brings::Itself)
