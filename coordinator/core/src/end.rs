@@ -38,7 +38,9 @@ impl Core {
         let Some(job) = self.jobs.get_mut(name) else { return };
         let least = job.job.spec.fleet.min_workers as usize;
         let Phase::Active(generation) = &mut job.phase else { return };
-        if generation.training_since.is_none() {
+        // What its members hold is to be saved, for which they must meet first.
+        let saves = closing.save_first && job.committed > job.checkpoint.unwrap_or(0);
+        if generation.training_since.is_none() && !saves {
             self.end_generation(now, name, &closing.reason, closing.blame);
             self.leave_to_queue(name, closing.to_queue);
             return;
@@ -68,6 +70,9 @@ impl Core {
         let Some(job) = self.jobs.get(name) else { return true };
         let Some(generation) = job.active() else { return true };
         let Some(closing) = &generation.closing else { return false };
+        if generation.training_since.is_none() {
+            return true;
+        }
         if let Some(pending) = &generation.pending {
             // A checkpoint that is being written is not given up; training goes on meanwhile, unless the end waits for it.
             return closing.save_first && pending.step == generation.granted;

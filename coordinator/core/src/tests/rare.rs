@@ -161,3 +161,16 @@ fn jobs_that_want_the_same_workers_do_not_wait_for_each_other() {
     }
     assert_eq!(kit.view("low").state, JobState::Succeeded, "{}", kit.view("low").reason);
 }
+
+#[test]
+fn a_job_that_is_paused_while_it_forms_saves_what_its_workers_hold() {
+    let mut kit = training("{minWorkers: 1}", 2);
+    (0..3).for_each(|_| assert!(kit.work(1) & kit.work(2)));
+    kit.feed(Event::WorkerLeft { session: 2, reason: "killed".into(), goodbye: false });
+    assert_eq!(kit.view("a").state, JobState::Starting);
+    kit.feed(Event::PauseRequested { job: "a".into(), reason: String::new() });
+    kit.run();
+    let view = kit.view("a");
+    assert_eq!((view.state, view.checkpoint), (JobState::Paused, Some(view.committed)));
+    assert!(view.committed > 0);
+}
