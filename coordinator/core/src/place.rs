@@ -1,5 +1,6 @@
 //! Who trains what: jobs in the order of priority, then of submission, take the free workers that suit them.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -38,41 +39,49 @@ impl Core {
     /// it, or large jobs would never start. Those whose workers were at work a moment ago come first, but only to go on at
     /// once: one that cannot waits in its turn.
     pub(crate) fn place(&mut self, now: Millis) {
+        let kept = self.kept();
         let mut reserved: BTreeMap<Session, String> = BTreeMap::new();
         let mut later = Vec::new();
         for name in self.queue() {
-            let at_once = |job: &&Job| matches!(job.phase, Phase::Queued { at_once: true, .. });
-            let Some(job) = self.jobs.get(&name).filter(at_once) else {
-                later.push((self.rank(&name), name));
-                continue;
-            };
-            let mut kept = reserved.clone();
-            match self.decide(now, &name, &mut kept) {
+            let at_once = self.jobs.get(&name).is_some_and(|j| matches!(j.phase, Phase::Queued { at_once: true, .. }));
+            let mut first = reserved.clone();
+            match at_once.then(|| self.decide(now, &name, &kept, &mut first)).flatten() {
                 Some(Decision::Open(sessions)) => self.start(now, &name, &sessions),
                 Some(Decision::Wait { wait: wait @ Wait::Pause, enough_since }) => {
-                    reserved = kept;
+                    reserved = first;
                     self.keep_waiting(&name, wait, enough_since);
                 }
-                _ => {
-                    // Steps that are in no checkpoint are worth more than another job's turn.
-                    if job.checkpoint.unwrap_or(0) < job.committed {
-                        let holders = self.workers.iter().filter(|(_, w)| w.is_free() && job.is_held_by(w));
-                        let holders: Vec<Session> = holders.map(|(session, _)| *session).collect();
-                        holders.into_iter().for_each(|s| _ = reserved.entry(s).or_insert_with(|| name.clone()));
-                    }
-                    later.push((self.rank(&name), name));
-                }
+                _ => later.push((self.rank(&name), name)),
             }
         }
         later.sort();
         for (_, name) in later {
-            match self.decide(now, &name, &mut reserved) {
+            match self.decide(now, &name, &kept, &mut reserved) {
                 Some(Decision::Open(sessions)) => self.start(now, &name, &sessions),
                 Some(Decision::Wait { wait, enough_since }) => self.keep_waiting(&name, wait, enough_since),
                 None => {}
             }
         }
+        for (session, name) in kept {
+            if self.workers.get(&session).is_some_and(Worker::is_free) {
+                reserved.entry(session).or_insert(name);
+            }
+        }
         self.reserved = reserved;
+    }
+
+    /// For each job that waits, the free worker that holds the most steps of it which are in no checkpoint: to give it to
+    /// another job would lose them.
+    fn kept(&self) -> BTreeMap<Session, String> {
+        let waits = |job: &&Job| matches!(job.phase, Phase::Queued { .. } | Phase::Locating) && job.paused.is_none();
+        let best = |job: &Job| {
+            let saved = job.checkpoint.unwrap_or(0);
+            let steps = |w: &Worker| w.held.as_ref().map(|held| held.step).filter(|step| *step > saved);
+            let holders = self.workers.iter().filter(|(_, w)| w.is_free() && job.is_held_by(w));
+            let best = holders.filter_map(|(session, w)| Some((steps(w)?, Reverse(*session)))).max();
+            best.map(|(_, Reverse(session))| (session, job.job.metadata.name.clone()))
+        };
+        self.jobs.values().filter(waits).filter_map(best).collect()
     }
 
     /// Where a job stands in the queue, whatever its workers did a moment ago.
@@ -91,7 +100,13 @@ impl Core {
         queue.into_iter().map(|(.., name)| name).collect()
     }
 
-    fn decide(&self, now: Millis, name: &str, reserved: &mut BTreeMap<Session, String>) -> Option<Decision> {
+    fn decide(
+        &self,
+        now: Millis,
+        name: &str,
+        kept: &BTreeMap<Session, String>,
+        reserved: &mut BTreeMap<Session, String>,
+    ) -> Option<Decision> {
         let job = self.jobs.get(name)?;
         let Phase::Queued { enough_since, at_once, .. } = job.phase else { return None };
         if job.paused.is_some() {
@@ -105,16 +120,23 @@ impl Core {
         let mut free: Vec<(Standing, &str, Session)> = Vec::new();
         // Claimed by jobs behind this one.
         let mut lent: Vec<(Standing, &str, Session)> = Vec::new();
-        let mut ahead = None;
+        let (mut ahead, mut blocked) = (None, false);
+        let at_risk = kept.values().any(|other| other == name);
         for (session, worker) in &self.workers {
             if !worker.is_free() || !worker.has_device(job.job.spec.fleet.device) {
                 continue;
             }
             let entry = (standing(job, worker), worker.info.name.as_str(), *session);
             let not_mine = |other: &&String| *other != name;
+            if let Some(other) = kept.get(session).filter(not_mine) {
+                (ahead, blocked) = (Some(other.clone()), true);
+                continue;
+            }
             match (reserved.get(session).filter(not_mine), worker.claimed.as_ref().filter(not_mine)) {
                 (None, None) => free.push(entry),
-                (None, Some(other)) if self.rank(name) < self.rank(other) => lent.push(entry),
+                // It holds what this job must not lose: whoever claimed it waits until that is saved.
+                (None, Some(_)) if kept.contains_key(session) => free.push(entry),
+                (None, Some(other)) if at_risk || self.rank(name) < self.rank(other) => lent.push(entry),
                 (Some(other), _) | (None, Some(other)) => ahead = Some(other.clone()),
             }
         }
@@ -129,7 +151,10 @@ impl Core {
         free.truncate(most.min(share));
         let mut sessions: Vec<Session> = free.iter().map(|(.., s)| *s).collect();
         if sessions.len() < least {
-            reserved.extend(sessions.iter().map(|s| (*s, name.to_owned())));
+            // Those whose steps it must not lose go first, and may need whom it would keep from them.
+            if !blocked {
+                reserved.extend(sessions.iter().map(|s| (*s, name.to_owned())));
+            }
             let coming =
                 self.workers.values().filter(|w| w.job.is_some() && w.claimed.as_deref() == Some(name)).count();
             let wait = match ahead {

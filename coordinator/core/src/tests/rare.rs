@@ -163,6 +163,22 @@ fn jobs_that_want_the_same_workers_do_not_wait_for_each_other() {
 }
 
 #[test]
+fn a_worker_with_steps_in_no_checkpoint_is_kept_for_its_job() {
+    let mut kit = fleet(2);
+    kit.feed(submit(wide("a", (2, 8), 0), 1, Resume::Fresh));
+    kit.wait(200);
+    (0..3).for_each(|_| assert!(kit.work(1) & kit.work(2)));
+    kit.feed(Event::WorkerLeft { session: 2, reason: "killed".into(), goodbye: false });
+    kit.feed(submit(wide("b", (1, 8), 5), 2, Resume::Fresh));
+    kit.wait(1_000);
+    assert_eq!(kit.view("b").reason, Reason::Behind { job: "a".into() });
+    kit.join(3, "w3");
+    kit.wait(200);
+    let start = kit.core.jobs["a"].active().map(|g| g.start);
+    assert_eq!(start, Some(Start::Peers { since: 1 }), "{}", kit.view("a").reason);
+}
+
+#[test]
 fn a_job_that_is_paused_while_it_forms_saves_what_its_workers_hold() {
     let mut kit = training("{minWorkers: 1}", 2);
     (0..3).for_each(|_| assert!(kit.work(1) & kit.work(2)));
