@@ -172,7 +172,9 @@ impl Core {
         let complete = if job.last_workers.is_empty() { sessions.len() >= most } else { back };
         let since = enough_since.unwrap_or(now);
         // Others gave up what it needs: they did not do so to see it wait.
-        let given = sessions.iter().any(|s| self.workers.get(s).is_some_and(|w| w.claimed.is_some()));
+        // But for a state that somebody may still come back with.
+        let given = (holders > 0 || job.lineage == 0)
+            && sessions.iter().any(|s| self.workers.get(s).is_some_and(|w| w.claimed.is_some()));
         if at_work || complete || given || since + self.config.join_window_ms <= now {
             if at_work && at_hand >= least {
                 // Strangers have engines to build: they join later, without holding anybody.

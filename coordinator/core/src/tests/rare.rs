@@ -190,3 +190,22 @@ fn a_job_that_is_paused_while_it_forms_saves_what_its_workers_hold() {
     assert_eq!((view.state, view.checkpoint), (JobState::Paused, Some(view.committed)));
     assert!(view.committed > 0);
 }
+
+#[test]
+fn workers_that_others_gave_up_wait_for_those_who_may_hold_the_state() {
+    let mut kit = fleet(1);
+    kit.feed(submit(wide("low", (1, 8), 0), 1, Resume::Fresh));
+    kit.wait(200);
+    assert!(kit.work(1));
+    let Event::JobSubmitted(mut new) = submit(wide("high", (1, 8), 5), 2, Resume::Checkpoint(4)) else { panic!() };
+    (new.lineage, new.last_generation, new.last_workers) = (3, 3, vec!["w9".to_owned()]);
+    kit.feed(Event::JobSubmitted(new));
+    while kit.view("low").state == JobState::Running {
+        assert!(kit.work(1), "{}", kit.view("low").reason);
+    }
+    assert!(matches!(kit.view("high").reason, Reason::Joining { .. }), "{}", kit.view("high").reason);
+    let worker = WorkerInfo { name: "w9".to_owned(), ..kit.core.workers[&1].info.clone() };
+    let held = Some(Held { job: "high".into(), generation: 3, step: 6 });
+    kit.feed(Event::WorkerJoined { session: 9, worker, held });
+    assert_eq!(kit.core.jobs["high"].active().map(|g| g.start), Some(Start::Peers { since: 3 }));
+}
