@@ -227,7 +227,9 @@ impl World {
     }
 
     fn flip_bit(&mut self, id: Process) {
-        let Some(base) = self.workers.get_mut(&id).and_then(|w| w.trainer.base_mut()) else { return };
+        let Some(base) = self.workers.get_mut(&id).and_then(|w| w.trainer.running.as_mut()).map(|r| &mut r.base) else {
+            return;
+        };
         base.state ^= 1 << 17;
         let state = base.state;
         self.oracle.wrong.insert(state);
@@ -240,17 +242,16 @@ impl World {
         self.oracle.healed_at = Some(self.now);
         self.say(Actor::World, "all faults stop", [0, 0], String::new);
         (self.storage.away_until, self.storage.flaky, self.storage.mute, self.storage.slow) = (0, 0, 0, 0);
-        for worker in self.workers.values_mut() {
-            worker.stopped_until = worker.stopped_until.min(self.now);
-        }
-        for coordinator in self.coordinators.values_mut() {
-            coordinator.stopped_until = coordinator.stopped_until.min(self.now);
-        }
+        // Who is stopped or cut off is so for its time: what waits for it keeps its order.
         for slot in 0..self.slots.len() {
             let place = &mut self.slots[slot];
-            place.cut_until = place.cut_until.min(self.now);
             (place.wanted, place.slowness) = (true, place.slowness.min(3));
             self.after(SECOND, Happening::StartWorker { slot });
+        }
+        // What an unruly stream has lost for good only a new one brings.
+        if self.scenario.unruly > 0 {
+            let streams: Vec<u64> = self.streams.keys().copied().collect();
+            streams.into_iter().for_each(|stream| self.break_stream(stream, false));
         }
         // One seat is enough, and whoever leads keeps it.
         let leads = self.coordinators.values().find(|c| c.serving).map(|c| c.seat);

@@ -148,7 +148,10 @@ impl World {
             self.coordinators.get(&id).map(|c| c.lines.values().copied().collect()).unwrap_or_default();
         let before = self.oracle.line(job).lineage;
         let held = |world: &Self, process: Process, since: u64| {
-            let base = world.workers.get(&process)?.trainer.base_of(job)?;
+            let worker = world.workers.get(&process)?;
+            // A worker that was placed in another job has let go of it, though its engine may be there a while longer.
+            worker.core.held().filter(|held| held.job == job)?;
+            let base = worker.trainer.base_of(job)?;
             base.since.filter(|at| *at >= since).map(|_| (base.step, base.state))
         };
         let members: Vec<Process> = {

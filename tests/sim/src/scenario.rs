@@ -120,9 +120,9 @@ impl Scenario {
         matches!(self.profile, Profile::Calm | Profile::KillWorkers | Profile::KillCoordinators)
     }
 
-    /// How a worker calls it when a checkpoint cannot be read.
+    /// Storage that does not answer says nothing against the job.
     pub(crate) fn load_failure(&self, reason: String) -> Failure {
-        Failure::Job(reason)
+        Failure::Collective(reason)
     }
 }
 

@@ -102,10 +102,6 @@ impl Trainer {
         let forming = self.current.as_ref().and_then(|c| c.base.as_ref());
         running.or(forming).or(self.parked.as_ref()).filter(|base| base.job == job)
     }
-
-    pub(crate) fn base_mut(&mut self) -> Option<&mut Base> {
-        self.running.as_mut().map(|r| &mut r.base).or(self.parked.as_mut())
-    }
 }
 
 impl World {
