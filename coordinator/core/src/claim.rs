@@ -36,14 +36,20 @@ impl Core {
         };
         let least = job.job.spec.fleet.min_workers as usize;
         let device = job.job.spec.fleet.device;
+        let able = self.workers.values().filter(|w| w.has_device(device) && w.draining.is_none());
+        let version = self.version_among(job, able);
+        let fits = |w: &Worker| version.as_ref().is_none_or(|version| w.info.version == *version);
         let theirs = |session: &Session| self.reserved.get(session).is_some_and(|other| other != name);
         let mine = |w: &Worker| w.claimed.as_ref().is_none_or(|other| other == name);
-        let free = self.workers.iter().filter(|(s, w)| w.is_free() && w.has_device(device) && mine(w) && !theirs(s));
-        let coming = self.workers.values().filter(|w| w.job.is_some() && w.claimed.as_deref() == Some(name));
+        let free = self
+            .workers
+            .iter()
+            .filter(|(s, w)| w.is_free() && w.has_device(device) && fits(w) && mine(w) && !theirs(s));
+        let coming = self.workers.values().filter(|w| w.job.is_some() && w.claimed.as_deref() == Some(name) && fits(w));
         let mut lacks = least.checked_sub(free.count() + coming.count()).filter(|lacks| *lacks > 0)?;
         let mut taken: BTreeMap<String, Vec<Session>> = BTreeMap::new();
         for whole in [false, true] {
-            for (other, given) in self.donors(job, whole) {
+            for (other, given) in self.donors(job, whole, &fits) {
                 let more: Vec<Session> =
                     given.into_iter().filter(|s| !taken.get(&other).is_some_and(|t| t.contains(s))).collect();
                 let count = more.len().min(lacks);
@@ -60,7 +66,7 @@ impl Core {
 
     /// Jobs that train and the workers that each may lose to `job`: what it has beyond its minimum, or, of lower
     /// priority, all. The lowest priority and the youngest first.
-    fn donors(&self, job: &Job, whole: bool) -> Vec<(String, Vec<Session>)> {
+    fn donors(&self, job: &Job, whole: bool, fits: &impl Fn(&Worker) -> bool) -> Vec<(String, Vec<Session>)> {
         let (priority, device) = (job.job.spec.priority, job.job.spec.fleet.device);
         let mut donors: Vec<(i32, Reverse<u64>, String, Vec<Session>)> = Vec::new();
         for (name, other) in &self.jobs {
@@ -81,7 +87,7 @@ impl Core {
                 .collect();
             let keeps = if whole { 0 } else { other.job.spec.fleet.min_workers as usize };
             let spare = staying.len().saturating_sub(keeps);
-            let suits = |s: &&Session| self.workers.get(s).is_some_and(|w| w.has_device(device));
+            let suits = |s: &&Session| self.workers.get(s).is_some_and(|w| w.has_device(device) && fits(w));
             let given: Vec<Session> = staying.iter().rev().filter(suits).take(spare).copied().collect();
             donors.push((theirs, Reverse(other.order), name.clone(), given));
         }

@@ -93,11 +93,13 @@ impl Core {
     /// Free workers that a job could use; those that prepare for it first.
     fn candidates(&self, job: &Job) -> impl Iterator<Item = Session> {
         let name = &job.job.metadata.name;
+        let version = job.active().and_then(|generation| self.version_of(job, generation));
         let mut found: Vec<(bool, &str, Session)> = self
             .workers
             .iter()
             .filter(|(_, w)| w.is_free() && w.claimed.is_none() && w.has_device(job.job.spec.fleet.device))
             .filter(|(_, w)| w.prepared.as_ref().is_none_or(|(job, _)| job == name))
+            .filter(|(_, w)| version.is_none_or(|version| w.info.version == version))
             // What it holds of a job that waits for others is worth more.
             .filter(|(_, w)| w.held.as_ref().is_none_or(|held| held.job == *name))
             .map(|(session, w)| (w.prepared.is_none(), w.info.name.as_str(), *session))

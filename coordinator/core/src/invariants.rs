@@ -63,6 +63,10 @@ fn check_generation(core: &Core, name: &str, job: &Job, generation: &Generation)
     let lanes: Vec<u32> = generation.members.iter().flat_map(|m| m.lanes.iter().copied()).collect();
     holds(lanes == (0..job.job.spec.batch.lanes).collect::<Vec<_>>(), "the lanes are dealt exactly once, in order")?;
     holds(generation.members.iter().all(|m| !m.lanes.is_empty()), "every member has a lane")?;
+    let version = core.version_of(job, generation);
+    let same =
+        |m: &crate::Member| core.workers.get(&m.session).is_none_or(|w| version.is_none_or(|v| v == w.info.version));
+    holds(generation.members.iter().all(same), "a reproducible job has workers of one version")?;
     let fleet = &job.job.spec.fleet;
     let members = generation.members.len();
     holds(

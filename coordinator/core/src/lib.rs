@@ -30,6 +30,7 @@ mod record;
 mod run;
 mod save;
 mod state;
+mod version;
 mod view;
 
 pub use command::{Assignment, Command, CommittedStep, Member, Notice, Start, Ticket};

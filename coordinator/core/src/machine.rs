@@ -215,6 +215,7 @@ impl Core {
             failures: Failures::default(),
             forming_failures: 0,
             saving: Saving::default(),
+            mixed_versions: false,
             submitted_at: new.submitted_at,
             started_at: None,
             ended_at: None,

@@ -70,15 +70,16 @@ impl Core {
         self.reserved = reserved;
     }
 
-    /// For each job that waits, the free worker that holds the most steps of it which are in no checkpoint: to give it to
-    /// another job would lose them.
+    /// For each job that waits, a free worker that holds steps of it which are in no checkpoint: to give it to another job
+    /// would lose them. One that nobody has claimed, if there is one; among those the one that holds the most.
     fn kept(&self) -> BTreeMap<Session, String> {
         let waits = |job: &&Job| matches!(job.phase, Phase::Queued { .. } | Phase::Locating) && job.paused.is_none();
         let best = |job: &Job| {
             let saved = job.checkpoint.unwrap_or(0);
             let steps = |w: &Worker| w.held.as_ref().map(|held| held.step).filter(|step| *step > saved);
+            let worth = |w: &Worker| Some((w.claimed.is_none(), steps(w)?));
             let holders = self.workers.iter().filter(|(_, w)| w.is_free() && job.is_held_by(w));
-            let best = holders.filter_map(|(session, w)| Some((steps(w)?, Reverse(*session)))).max();
+            let best = holders.filter_map(|(session, w)| Some((worth(w)?, Reverse(*session)))).max();
             best.map(|(_, Reverse(session))| (session, job.job.metadata.name.clone()))
         };
         self.jobs.values().filter(waits).filter_map(best).collect()
@@ -145,6 +146,12 @@ impl Core {
         if free.len() < least {
             free.append(&mut lent);
         }
+        let worker = |(.., session): &(Standing, &str, Session)| self.workers.get(session);
+        let version = self.version_among(job, free.iter().filter_map(worker));
+        let all = free.len();
+        if let Some(version) = &version {
+            free.retain(|entry| worker(entry).is_some_and(|w| w.info.version == *version));
+        }
         // By standing; then by name, so that the same workers get the same ranks again.
         free.sort_unstable();
         let share = if at_once { most } else { self.share_of(job, free.len()) };
@@ -160,6 +167,7 @@ impl Core {
             let wait = match ahead {
                 _ if coming > 0 => Wait::Claimed(coming),
                 Some(ahead) => Wait::Behind(ahead),
+                None if all >= least => Wait::Version(version.unwrap_or_default()),
                 None => Wait::Workers,
             };
             return Some(Decision::Wait { wait, enough_since: None });
@@ -280,6 +288,7 @@ impl Core {
             self.out.push(Command::Assign { session: member.session, assignment });
         }
         self.announce(name, "GenerationOpened", message, false);
+        self.announce_versions(name, sessions);
         self.changed.insert(owned());
     }
 

@@ -61,6 +61,17 @@ pub enum Reason {
         /// Workers of its device that are busy with other jobs.
         busy: usize,
     },
+    /// Enough workers are free, but of different program versions, which a reproducible job does not mix.
+    OtherVersions {
+        /// Workers that the job needs at least.
+        needed: u32,
+        /// The version that it takes: that of those who hold its state, else the most frequent one.
+        version: String,
+        /// Free workers of that version.
+        free: usize,
+        /// Free workers of other versions.
+        others: usize,
+    },
     /// The free workers are kept for a job further ahead in the queue.
     Behind {
         /// That job.
@@ -149,6 +160,11 @@ impl fmt::Display for Reason {
                     "waits for workers: {free} free, {busy} busy with other jobs, but the job needs at least {needed}"
                 )
             }
+            Self::OtherVersions { needed, version, free, others } => write!(
+                f,
+                "waits for workers of version {version}: {free} are free and the job needs at least {needed}; {others} \
+                 of other versions may not take part, because it is reproducible"
+            ),
             Self::Behind { job } => {
                 write!(f, "waits for workers: the free ones are kept for job {job}, which is ahead")
             }

@@ -74,6 +74,8 @@ pub(crate) struct Job {
     /// Generations in a row that did not form from the state of their members.
     pub(crate) forming_failures: u32,
     pub(crate) saving: Saving,
+    /// Whether it was said that its workers are of several versions.
+    pub(crate) mixed_versions: bool,
     pub(crate) submitted_at: Millis,
     pub(crate) started_at: Option<Millis>,
     pub(crate) ended_at: Option<Millis>,
@@ -176,6 +178,8 @@ pub(crate) enum Wait {
     Joining {
         free: usize,
     },
+    /// Enough are free, but not of this version.
+    Version(String),
     Pause,
     /// Paused by a person.
     Paused,

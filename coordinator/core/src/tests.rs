@@ -5,3 +5,4 @@ mod life;
 mod queue;
 mod random;
 mod rare;
+mod versions;

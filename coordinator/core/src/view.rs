@@ -164,14 +164,23 @@ impl Core {
                 let failures = job.failures.in_a_row.values().copied().max().unwrap_or(0);
                 Reason::BackingOff { failures, last: job.failures.last.clone() }
             }
-            Wait::Workers if self.workers.is_empty() => Reason::NoWorkers { needed: fleet.min_workers },
-            Wait::Workers => {
+            Wait::Workers | Wait::Version(_) if self.workers.is_empty() => {
+                Reason::NoWorkers { needed: fleet.min_workers }
+            }
+            Wait::Workers | Wait::Version(_) => {
                 let fitting: Vec<_> = self.workers.values().filter(|w| w.has_device(fleet.device)).collect();
                 if fitting.is_empty() {
                     return Reason::NoSuchDevice { device: fleet.device, connected: self.workers.len() };
                 }
                 let busy = fitting.iter().filter(|w| w.job.is_some()).count();
                 let free = fitting.iter().filter(|w| w.is_free()).count();
+                if let Wait::Version(version) = wait
+                    && free >= fleet.min_workers as usize
+                {
+                    let same = fitting.iter().filter(|w| w.is_free() && w.info.version == *version).count();
+                    let (needed, version, others) = (fleet.min_workers, version.clone(), free - same);
+                    return Reason::OtherVersions { needed, version, free: same, others };
+                }
                 Reason::TooFewWorkers { needed: fleet.min_workers, free, busy }
             }
         }

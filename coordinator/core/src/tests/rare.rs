@@ -209,3 +209,17 @@ fn workers_that_others_gave_up_wait_for_those_who_may_hold_the_state() {
     kit.feed(Event::WorkerJoined { session: 9, worker, held });
     assert_eq!(kit.core.jobs["high"].active().map(|g| g.start), Some(Start::Peers { since: 3 }));
 }
+
+#[test]
+fn a_worker_that_was_claimed_is_not_taken_back_by_a_job_that_can_do_without() {
+    let mut kit = fleet(3);
+    kit.feed(submit(wide("a", (1, 8), 0), 1, Resume::Fresh));
+    kit.wait(200);
+    (0..3).for_each(|_| assert!(kit.work(1) & kit.work(2) & kit.work(3)));
+    kit.feed(submit(wide("b", (1, 1), 0), 2, Resume::Fresh));
+    while kit.view("a").generation == 1 {
+        assert!((1..=3).any(|n| kit.work(n)), "{}", kit.view("a").reason);
+    }
+    assert_eq!((kit.view("a").members.len(), kit.view("b").members.len()), (2, 1));
+    assert_eq!(notices(&kit, "Preempted"), 1);
+}
