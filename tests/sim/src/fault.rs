@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     StorageAway,
     StorageSlow,
     FlipBit,
+    /// SIGTERM, and a newer program in its place.
+    Upgrade,
 }
 
 /// A fault, to whom, and how long.
@@ -101,6 +103,11 @@ impl World {
 
     pub(crate) fn suffer(&mut self, fault: Fault) {
         if self.healing {
+            if let (Kind::Upgrade, Some(id)) = (fault.kind, self.slots[fault.target].process)
+                && self.workers.get(&id).is_some_and(|w| w.info.version == "1")
+            {
+                self.drain(id, "a newer program is rolled out");
+            }
             return;
         }
         let living = self.living();
@@ -252,6 +259,20 @@ impl World {
         if self.scenario.unruly > 0 {
             let streams: Vec<u64> = self.streams.keys().copied().collect();
             streams.into_iter().for_each(|stream| self.break_stream(stream, false));
+        }
+        // The roll-out of a newer program comes to its end.
+        if self.scenario.upgrades {
+            for (at, id) in self.living().into_iter().enumerate() {
+                let Some(old) = self.workers.get(&id).filter(|w| w.info.version == "1").map(|w| w.slot) else {
+                    continue;
+                };
+                self.slots[old].version = "2";
+                self.after(
+                    (10 + at as u64) * SECOND,
+                    Happening::Fault { fault: Fault { kind: Kind::Upgrade, target: old, ms: 0 } },
+                );
+            }
+            self.slots.iter_mut().for_each(|slot| slot.version = "2");
         }
         // One seat is enough, and whoever leads keeps it.
         let leads = self.coordinators.values().find(|c| c.serving).map(|c| c.seat);

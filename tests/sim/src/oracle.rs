@@ -39,6 +39,8 @@ pub(crate) struct Oracle {
     pub(crate) healed_at: Option<u64>,
     /// What is wrong with decisions that have not taken effect yet, by coordinator and generation.
     decisions: BTreeMap<(Process, u64), (Promise, String)>,
+    /// The job in which a coordinator has placed a worker last, whether the worker knows of it or not.
+    placed: BTreeMap<(Process, Process), String>,
     /// Since when a job is in the same situation, by coordinator.
     pub(crate) situations: BTreeMap<(Process, String), (crate::reasons::Situation, u64)>,
 }
@@ -134,6 +136,14 @@ impl World {
         if !matches!(a.start, Start::Peers { .. }) {
             self.oracle.line(&a.job).lineage = a.generation;
         }
+        let lines = self.coordinators.get(&id).map(|c| &c.lines);
+        let stream = |m: &r2o_coordinator_core::Member| self.streams.get(lines?.get(&m.session)?);
+        let workers = a.members.iter().filter_map(stream).filter_map(|s| self.workers.get(&s.worker));
+        let versions: BTreeSet<&str> = workers.map(|w| w.info.version.as_str()).collect();
+        if versions.len() > 1 && self.course(&a.job).job.spec.reproducible {
+            let what = format!("generation {} of {}, which is reproducible, mixes versions", a.generation, a.job);
+            self.violate(Promise::SameRun, what);
+        }
     }
 
     fn object(&mut self, id: Process, generation: u64, promise: Promise, what: String) {
@@ -149,6 +159,10 @@ impl World {
         let before = self.oracle.line(job).lineage;
         let held = |world: &Self, process: Process, since: u64| {
             let worker = world.workers.get(&process)?;
+            let elsewhere = world.oracle.placed.get(&(id, process)).is_some_and(|placed| placed != job);
+            if elsewhere {
+                return None;
+            }
             // A worker that was placed in another job has let go of it, though its engine may be there a while longer.
             worker.core.held().filter(|held| held.job == job)?;
             let base = worker.trainer.base_of(job)?;
@@ -163,9 +177,13 @@ impl World {
             Start::Seed | Start::Checkpoint => Some(a.step),
             Start::Peers { since } => members.iter().filter_map(|p| held(self, *p, since)).map(|(step, _)| step).max(),
         };
+        // It cannot know yet that one of them is gone.
+        let unknown = matches!(a.start, Start::Peers { .. }) && members.iter().any(|p| !self.workers.contains_key(p));
         let (committed, forgiven) = (self.oracle.line(job).committed, self.oracle.line(job).forgiven);
         // Nobody holds anything any more, which forming will show: the next decision is the one that counts.
-        let Some(from) = from else { return };
+        let chosen = from;
+        members.iter().for_each(|p| _ = self.oracle.placed.insert((id, *p), job.to_owned()));
+        let Some(from) = chosen.filter(|_| !unknown) else { return };
         if from < committed && !forgiven {
             let strict = self.scenario.is_strict();
             let connected: Vec<Process> =

@@ -19,6 +19,7 @@ fn situation(view: &JobView) -> Situation {
         Reason::NoWorkers { .. } => 1,
         Reason::NoSuchDevice { .. } => 2,
         Reason::TooFewWorkers { .. } => 3,
+        Reason::OtherVersions { .. } => 16,
         Reason::Behind { .. } => 4,
         Reason::Joining { .. } => 5,
         Reason::Claiming { .. } => 6,
@@ -139,6 +140,10 @@ fn untrue(coordinator: &Coordinator, view: &JobView) -> Option<String> {
             let enough = *said >= *needed as usize;
             let more = *said > free || *busy > workers.len() - free;
             (enough || more).then(|| format!("{free} workers are free and {} busy", workers.len() - free))
+        }
+        Reason::OtherVersions { needed, free: said, others, .. } => {
+            let fits = *said < *needed as usize && said + others >= *needed as usize && said + others <= free;
+            (!fits).then(|| format!("{free} workers are free"))
         }
         Reason::Behind { job } => {
             let waits = coordinator.core.job(job).is_some_and(|other| !other.state.has_ended());

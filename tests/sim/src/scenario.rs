@@ -52,6 +52,8 @@ pub(crate) struct Scenario {
     pub(crate) span: u64,
     pub(crate) faults: usize,
     pub(crate) wishes: usize,
+    /// Whether workers that start again may be of another version.
+    pub(crate) upgrades: bool,
     pub(crate) kinds: &'static [(Kind, u64)],
 }
 
@@ -99,6 +101,7 @@ impl Scenario {
             span: if profile == Profile::Calm { 10 } else { dice.between(20, 60) },
             faults: if wild { dice.between(4, 24) as usize } else { 6 },
             wishes: if wild { dice.between(0, 12) as usize } else { 0 },
+            upgrades: wild && dice.chance(400),
             kinds: kinds(profile),
         }
     }

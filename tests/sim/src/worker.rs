@@ -189,10 +189,15 @@ impl World {
         let actor = self.actor_of(id);
         self.leave_groups(id, seen);
         self.drop_streams_of_worker(id, seen);
+        // Here and there the next process is of a newer program.
+        let upgrades = self.healing && self.scenario.upgrades || self.dice.chance(300) && self.scenario.upgrades;
         let Some(worker) = self.workers.remove(&id) else { return };
         self.say(actor, "ends", [id, 0], || why.to_owned());
         if let Some(slot) = self.slots.get_mut(worker.slot) {
             slot.process = None;
+            if upgrades {
+                slot.version = "2";
+            }
         }
         let pause = self.dice.between(SECOND / 2, (1 + seconds) * SECOND);
         self.after(pause, Happening::StartWorker { slot: worker.slot });
