@@ -23,7 +23,7 @@ impl Core {
         let waits = |job: &Job| matches!(job.phase, Phase::Queued { .. } | Phase::Locating) && job.paused.is_none();
         let waiting: BTreeSet<&String> = self.jobs.iter().filter(|(_, j)| waits(j)).map(|(name, _)| name).collect();
         for worker in self.workers.values_mut() {
-            worker.claimed.take_if(|name| !waiting.contains(name));
+            self.unsettled |= worker.claimed.take_if(|name| !waiting.contains(name)).is_some();
         }
     }
 
@@ -106,6 +106,7 @@ impl Core {
             self.announce(other, "Preempted", reason.clone(), false);
             self.close(now, other, Closing::new(reason, Blame::Preemption));
         }
+        self.unsettled = true;
         let count = taken.values().map(Vec::len).sum();
         if let Some(Phase::Queued { wait, .. }) = self.jobs.get_mut(name).map(|job| &mut job.phase) {
             *wait = Wait::Claimed(count);

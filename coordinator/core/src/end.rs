@@ -1,5 +1,7 @@
 //! Ends: of a worker, of a generation, of a job.
 
+use std::collections::BTreeSet;
+
 use crate::machine::PAUSE_MAX_MS;
 use crate::state::{Blame, Closing, Generation, Phase, Wait};
 use crate::{Command, Core, Millis, Outcome, Refusal, Session, Start};
@@ -13,6 +15,7 @@ impl Core {
     /// says nothing against the job.
     pub(crate) fn lose(&mut self, now: Millis, session: Session, reason: &str, goodbye: bool) {
         let Some(worker) = self.workers.remove(&session) else { return };
+        self.sessions.remove(&worker.info.name);
         self.waiting_jobs_change();
         if let Some(name) = worker.job {
             let word = if goodbye { "left" } else { "is lost" };
@@ -203,6 +206,7 @@ impl Core {
             return None;
         }
         let Phase::Active(generation) = std::mem::replace(&mut job.phase, Phase::Locating) else { return None };
+        self.unsettled = true;
         self.out.push(Command::CloseRendezvous { job: name.to_owned() });
         for member in generation.members.iter() {
             if let Some(worker) = self.workers.get_mut(&member.session) {
@@ -248,7 +252,7 @@ impl Core {
 
     /// Workers outside of generations let go of what they keep of a job that ends.
     fn forget_prepared(&mut self, name: &str) {
-        let leaving: Vec<Session> = self.leaving.iter().map(|(session, ..)| *session).collect();
+        let leaving: BTreeSet<Session> = self.leaving.iter().map(|(session, ..)| *session).collect();
         for (session, worker) in &mut self.workers {
             let prepared = worker.prepared.take_if(|(job, _)| job == name).is_some();
             let held = worker.held.take_if(|held| held.job == name);

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 
+use crate::reason::listed;
 use crate::state::{Blame, Closing, Generation, Job, Phase};
 use crate::{Command, Core, Millis, Session};
 
@@ -36,10 +37,11 @@ impl Core {
             self.grows_at = self.grows_at.into_iter().chain(at.filter(|_| !due)).min();
             self.prepare(&name, &suitable);
             if due {
-                let names: Vec<&str> =
-                    suitable.iter().filter_map(|s| Some(self.workers.get(s)?.info.name.as_str())).collect();
-                let reason = format!("makes room for {}", names.join(", "));
+                let names: Vec<String> =
+                    suitable.iter().filter_map(|s| Some(self.workers.get(s)?.info.name.clone())).collect();
+                let reason = format!("makes room for {}", listed(&names));
                 self.close(now, &name, Closing::new(reason, Blame::Nobody));
+                self.unsettled = true;
             }
         }
     }
@@ -124,6 +126,7 @@ impl Core {
         for session in sessions {
             let Some(worker) = self.workers.get_mut(session).filter(|w| w.prepared.is_none()) else { continue };
             worker.prepared = Some((name.to_owned(), None));
+            self.unsettled = true;
             self.out.push(Command::Prepare { session: *session, job: name.to_owned(), spec: spec.clone() });
         }
     }

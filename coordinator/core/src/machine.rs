@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use r2o_types::Schedule;
 
+use crate::reason::list;
 use crate::state::{Blame, Failures, Job, Phase, Saving, Wait, Worker};
 use crate::{Command, Event, Held, Millis, NewJob, Notice, Outcome, Resume, Session, WorkerInfo};
 
 /// Spans of time, all in milliseconds, and limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// A worker that is not heard of for so long is lost.
+    /// A worker that is not heard of for so long is lost; in a fleet of thousands it is a millisecond for each of them,
+    /// so that heartbeats never come faster than they can be heard.
     pub lease_ms: Millis,
     /// How long a job that has enough workers waits for more.
     pub join_window_ms: Millis,
@@ -33,6 +35,8 @@ pub struct Config {
     pub budgets: Budgets,
     /// The first pause after failures; it doubles with each further one, up to a minute.
     pub pause_ms: Millis,
+    /// Look at all jobs and workers with every event, also where nothing can have changed: what tests compare with.
+    pub eager: bool,
 }
 
 /// How often in a row, without a step that was never committed before, a job's generations may end early.
@@ -68,9 +72,13 @@ impl Default for Config {
             quarantine_ms: 10_000,
             budgets: Budgets::default(),
             pause_ms: 500,
+            eager: false,
         }
     }
 }
+
+/// How many workers make a moment of a millisecond, in which others may come or go before they are looked at.
+const WORKERS_PER_MS: Millis = 100;
 
 /// The longest pause after a failure.
 pub(crate) const PAUSE_MAX_MS: Millis = 60_000;
@@ -92,6 +100,16 @@ pub struct Core {
     pub(crate) reserved: BTreeMap<Session, String>,
     /// When the next generation ends to let workers in.
     pub(crate) grows_at: Option<Millis>,
+    /// The stream of each worker, by name.
+    pub(crate) sessions: BTreeMap<String, Session>,
+    /// Something changed that decides who trains what: see [`Core::settle`].
+    pub(crate) unsettled: bool,
+    /// When workers that came or left are looked at: those of a large fleet together.
+    pub(crate) settle_at: Option<Millis>,
+    /// Counts of workers changed, which the reasons of waiting jobs name.
+    pub(crate) counts_changed: bool,
+    /// No lease, quarantine or window of a worker ends before this.
+    pub(crate) workers_due: Option<Millis>,
 }
 
 impl Core {
@@ -110,11 +128,61 @@ impl Core {
             suspects: BTreeMap::new(),
             reserved: BTreeMap::new(),
             grows_at: None,
+            sessions: BTreeMap::new(),
+            unsettled: false,
+            settle_at: None,
+            counts_changed: false,
+            workers_due: None,
         }
     }
 
     /// Takes one event and says what to do, in order.
+    ///
+    /// Heartbeats and reports, of which a large fleet sends thousands a second, change neither who could train what nor any
+    /// deadline for the worse: those of a fleet that is at work cost no look at all of its workers.
     pub fn handle(&mut self, now: Millis, event: Event) -> Vec<Command> {
+        match &event {
+            Event::Tick
+            | Event::WorkerHeard { .. }
+            | Event::WorkerReady { .. }
+            | Event::StepReported { .. }
+            | Event::StepsRecovered { .. }
+            | Event::PartUploaded { .. } => {}
+            // A member that is lost ends its generation, which unsettles by itself.
+            Event::WorkerJoined { .. }
+            | Event::WorkerLeft { .. }
+            | Event::WorkerPrepared { .. }
+            | Event::WorkerDraining { .. } => self.settle_soon(now),
+            _ => self.unsettled = true,
+        }
+        self.dispatch(now, event);
+        if self.unsettled || self.config.eager || self.next_deadline().is_some_and(|at| at <= now) {
+            self.settle(now);
+        }
+        let mut commands = std::mem::take(&mut self.out);
+        commands.extend(std::mem::take(&mut self.changed).into_iter().map(|job| Command::JobChanged { job }));
+        commands
+    }
+
+    /// Workers of a large fleet that come or go within a moment are looked at together: each look is at all of them.
+    fn settle_soon(&mut self, now: Millis) {
+        let moment = self.workers.len() as Millis / WORKERS_PER_MS;
+        self.settle_at.get_or_insert(now + moment);
+    }
+
+    /// Looks at what time has ended, and at all workers and jobs: who trains what.
+    fn settle(&mut self, now: Millis) {
+        (self.unsettled, self.settle_at) = (false, None);
+        self.expire(now);
+        self.place(now);
+        self.claim(now);
+        self.grow(now);
+        self.release_leaving();
+        self.show_counts();
+        self.workers_due = self.workers_due_at();
+    }
+
+    fn dispatch(&mut self, now: Millis, event: Event) {
         match event {
             Event::Tick => {}
             Event::WasAway => self.on_was_away(now),
@@ -155,20 +223,11 @@ impl Core {
             }
             Event::Finalized { job } => self.on_finalized(now, &job),
         }
-        self.expire(now);
-        self.place(now);
-        self.claim(now);
-        self.grow(now);
-        self.release_leaving();
-        let mut commands = std::mem::take(&mut self.out);
-        commands.extend(std::mem::take(&mut self.changed).into_iter().map(|job| Command::JobChanged { job }));
-        commands
     }
 
     /// When [`Event::Tick`] is due at the latest; `None`: nothing waits for time to pass.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Millis> {
-        let leases = self.workers.values().map(|w| w.last_heard + self.config.lease_ms);
         let jobs = self.jobs.values().filter_map(|job| match &job.phase {
             Phase::Queued { wait: Wait::Pause, .. } => Some(job.failures.not_before),
             Phase::Queued { enough_since: Some(since), .. } => Some(since + self.config.join_window_ms),
@@ -179,14 +238,26 @@ impl Core {
             _ => None,
         });
         let stalls = self.jobs.values().filter_map(|job| self.stalls_at(job));
-        let quarantines = self.workers.values().filter_map(|w| w.quarantine);
-        leases.chain(jobs).chain(stalls).chain(quarantines).chain(self.grows_at).min()
+        jobs.chain(stalls).chain(self.workers_due).chain(self.settle_at).min()
     }
 
-    /// How long a worker may be silent.
+    /// When the next lease, quarantine or window of a worker ends. Heartbeats only move that later, so it is looked at again
+    /// no sooner than it is due.
+    fn workers_due_at(&self) -> Option<Millis> {
+        let leases = self.workers.values().map(|w| self.lease_ends(w)).min();
+        let quarantines = self.workers.values().filter_map(|w| w.quarantine);
+        quarantines.chain(leases).chain(self.grows_at).min()
+    }
+
+    /// How long a worker that joins now may be silent.
     #[must_use]
     pub fn lease_ms(&self) -> Millis {
-        self.config.lease_ms
+        self.config.lease_ms.max(self.workers.len() as Millis)
+    }
+
+    /// When a worker's lease ends: never before what it was told when it joined.
+    fn lease_ends(&self, worker: &Worker) -> Millis {
+        worker.last_heard + worker.lease_ms.max(self.lease_ms())
     }
 
     fn on_submitted(&mut self, new: NewJob) {
@@ -265,13 +336,9 @@ impl Core {
     }
 
     fn on_joined(&mut self, now: Millis, session: Session, info: WorkerInfo, held: Option<Held>) {
-        let old: Vec<(Session, bool)> = self
-            .workers
-            .iter()
-            .filter(|(_, w)| w.info.name == info.name)
-            .map(|(s, w)| (*s, w.info.incarnation == info.incarnation))
-            .collect();
-        for (old, same_process) in old {
+        let old = self.sessions.get(&info.name).copied();
+        let old = old.and_then(|old| Some((old, self.workers.get(&old)?.info.incarnation == info.incarnation)));
+        if let Some((old, same_process)) = old {
             let reason = format!("another stream says that it is worker {}", info.name);
             self.out.push(Command::Disconnect { session: old, reason: reason.clone(), refuse: !same_process });
             self.lose(now, old, &reason, false);
@@ -286,11 +353,15 @@ impl Core {
             }
             useful
         });
+        self.sessions.insert(info.name.clone(), session);
+        let (told, lease) = (self.lease_ms(), now + self.lease_ms());
+        self.workers_due = Some(self.workers_due.map_or(lease, |due| due.min(lease)));
         self.workers.insert(
             session,
             Worker {
                 info,
                 last_heard: now,
+                lease_ms: told,
                 job: None,
                 held,
                 draining: None,
@@ -304,6 +375,7 @@ impl Core {
 
     fn on_was_away(&mut self, now: Millis) {
         self.workers.values_mut().for_each(|worker| worker.last_heard = now);
+        self.workers_due = None;
         for job in self.jobs.values_mut() {
             if let Phase::Active(generation) = &mut job.phase {
                 generation.last_commit_at = now;
@@ -321,10 +393,13 @@ impl Core {
     /// Whatever time has ended: leases, the forming of generations.
     fn expire(&mut self, now: Millis) {
         self.end_quarantines(now);
-        let lease = self.config.lease_ms;
-        let silent: Vec<Session> =
-            self.workers.iter().filter(|(_, w)| w.last_heard + lease <= now).map(|(s, _)| *s).collect();
-        for session in silent {
+        let silent: Vec<(Session, Millis)> = self
+            .workers
+            .iter()
+            .filter(|(_, w)| self.lease_ends(w) <= now)
+            .map(|(session, w)| (*session, self.lease_ends(w) - w.last_heard))
+            .collect();
+        for (session, lease) in silent {
             let reason = format!("not heard of for {lease} ms");
             self.out.push(Command::Disconnect { session, reason: reason.clone(), refuse: false });
             self.lose(now, session, &reason, false);
@@ -335,7 +410,8 @@ impl Core {
             .iter()
             .filter_map(|(name, job)| {
                 let g = job.active().filter(|g| g.training_since.is_none() && g.opened_at + limit <= now)?;
-                let missing = g.missing().join(", ");
+                let (missing, more) = g.missing();
+                let missing = list(&missing, more);
                 Some((name.clone(), format!("generation {} was not ready after {limit} ms: {missing}", g.number)))
             })
             .collect();
@@ -370,8 +446,8 @@ impl Core {
             .filter_map(|(name, job)| {
                 let generation = job.active()?;
                 let reports = generation.reports.get(&job.committed)?;
-                let silent = generation.members.iter().zip(reports).filter(|(_, report)| report.is_none());
-                Some((name.clone(), silent.map(|(member, _)| member.session).collect()))
+                let silent = generation.members.iter().enumerate().filter(|(rank, _)| !reports.has(*rank));
+                Some((name.clone(), silent.map(|(_, member)| member.session).collect()))
             })
             .collect();
         for (name, silent) in stalled {

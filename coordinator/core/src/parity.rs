@@ -31,7 +31,11 @@ pub(crate) fn difference(parts: &[StepReport]) -> Option<Difference> {
     }
     let (most, ranks) = alike.iter().max_by_key(|(_, ranks)| ranks.len())?;
     let majority = ranks.len() * 2 > parts.len();
-    let odd = if majority { (0..parts.len()).filter(|rank| !ranks.contains(rank)).collect() } else { Vec::new() };
+    let odd = if majority {
+        (0..parts.len()).filter(|rank| ranks.binary_search(rank).is_err()).collect()
+    } else {
+        Vec::new()
+    };
     let differs = |at: &usize| digests.iter().any(|d| d.get(*at) != most.get(*at));
     let at = (0..).find(differs).unwrap_or_default();
     let names = parts.iter().map(|p| &p.tensor_names).find(|names| !names.is_empty());

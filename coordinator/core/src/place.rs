@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use r2o_types::deal_lanes;
 
-use crate::state::{Generation, Job, Phase, Wait, Worker};
+use crate::reason::listed;
+use crate::state::{Gathering, Generation, Job, Phase, Wait, Worker};
 use crate::{Assignment, Command, Core, Member, Millis, Session, Start};
 
 /// What placing decided about one queued job.
@@ -223,6 +224,8 @@ impl Core {
 
     /// Opens a generation, provided it is known where its state comes from.
     fn start(&mut self, now: Millis, name: &str, sessions: &[Session]) {
+        // One fewer in the queue: those that were looked at before it may get more.
+        self.unsettled = true;
         let Some(job) = self.jobs.get_mut(name) else { return };
         let held = sessions.iter().filter_map(|s| self.workers.get(s)).any(|worker| job.is_held_by(worker));
         if held {
@@ -269,7 +272,7 @@ impl Core {
         }
         job.started_at.get_or_insert(now);
         job.phase = Phase::Active(Box::new(generation(now, number, start, &members, job)));
-        let message = format!("generation {number} from step {}: {}", job.committed, names.join(", "));
+        let message = format!("generation {number} from step {}: {}", job.committed, listed(&names));
         let (spec, step, lineage) = (Arc::clone(&job.spec), job.committed, job.lineage);
 
         let owned = || name.to_owned();
@@ -292,8 +295,17 @@ impl Core {
         self.changed.insert(owned());
     }
 
-    /// Jobs that the free workers' state concerns: their reasons name counts of workers.
+    /// Workers came, left or became free. Jobs that wait are looked at soon, and their reasons, which name counts of
+    /// workers, change.
     pub(crate) fn waiting_jobs_change(&mut self) {
+        self.counts_changed = true;
+    }
+
+    /// Shows the new counts, once for all workers that came or left at the same time.
+    pub(crate) fn show_counts(&mut self) {
+        if !std::mem::take(&mut self.counts_changed) {
+            return;
+        }
         let waiting: BTreeSet<String> = self
             .jobs
             .iter()
@@ -310,7 +322,9 @@ fn generation(now: Millis, number: u64, start: Start, members: &Arc<Vec<Member>>
         members: Arc::clone(members),
         start,
         opened_at: now,
-        ready: vec![None; members.len()],
+        ranks: members.iter().enumerate().map(|(rank, member)| (member.session, rank)).collect(),
+        ready: Gathering::new(members.len()),
+        ready_with: None,
         recovered: BTreeMap::new(),
         closing: None,
         training_since: None,

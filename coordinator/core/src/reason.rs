@@ -105,8 +105,10 @@ pub enum Reason {
     Forming {
         /// The generation.
         generation: u64,
-        /// Workers that are not ready yet.
+        /// Workers that are not ready yet, the first few of them.
         missing: Vec<String>,
+        /// Further ones.
+        more: usize,
     },
     /// Steps are being computed.
     Training {
@@ -183,8 +185,8 @@ impl fmt::Display for Reason {
                     "tries again in a moment, after {failures} failures in a row without a new step; the last one: {last}"
                 )
             }
-            Self::Forming { generation, missing } => {
-                write!(f, "generation {generation} is being formed; not ready yet: {}", missing.join(", "))
+            Self::Forming { generation, missing, more } => {
+                write!(f, "generation {generation} is being formed; not ready yet: {}", list(missing, *more))
             }
             Self::Training { workers: 1 } => f.write_str("trains on 1 worker"),
             Self::Training { workers } => write!(f, "trains on {workers} workers"),
@@ -198,6 +200,21 @@ impl fmt::Display for Reason {
             Self::Ended { outcome } => outcome.fmt(f),
         }
     }
+}
+
+/// Workers that a sentence names; the others are counted. Fleets of thousands would fill pages.
+pub(crate) const NAMED: usize = 16;
+
+/// Names as a sentence has them.
+pub(crate) fn listed(names: &[String]) -> String {
+    let (first, others) = names.split_at(names.len().min(NAMED));
+    list(first, others.len())
+}
+
+/// Names, and how many more there are.
+pub(crate) fn list(names: &[String], more: usize) -> String {
+    let names = names.join(", ");
+    if more == 0 { names } else { format!("{names} and {more} more") }
 }
 
 fn device_word(device: Device) -> &'static str {

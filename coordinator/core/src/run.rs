@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::parity::{Difference, difference};
-use crate::state::{Blame, Job, Phase};
+use crate::state::{Blame, Gathering, Job, Phase};
 use crate::{Command, CommittedStep, Config, Core, Held, LaneReport, Millis, Session, Start, StepReport, Ticket};
 
 impl Core {
@@ -31,25 +31,28 @@ impl Core {
             Start::Peers { .. } => (committed..=steps).contains(&step),
             Start::Seed | Start::Checkpoint => step == committed,
         };
-        let same = generation.ready.iter().flatten().all(|other| *other == step);
+        let same = generation.ready_with.is_none_or(|other| other == step);
         if !possible || !same {
             let reason =
                 format!("worker {worker} holds {step} steps; {committed} are committed, and all must hold the same");
             self.end_generation(now, &name, &reason, Blame::Infrastructure);
             return;
         }
-        generation.ready[rank] = Some(step);
+        generation.ready_with = Some(step);
+        generation.ready.add(rank, ());
+        let all = generation.ready.missing() == 0;
         if let Some(worker) = self.workers.get_mut(&session) {
             worker.held = Some(Held { job: name.clone(), generation: number, step });
         }
         self.changed.insert(name.clone());
-        if generation.ready.iter().all(Option::is_some) {
+        if all {
             self.begin(now, &name, step);
         }
     }
 
     /// All members hold the state after `step` steps: commits what only they knew of, and grants.
     fn begin(&mut self, now: Millis, name: &str, step: u64) {
+        self.unsettled = true;
         self.commit_recovered(now, name, step);
         let Some(job) = self.jobs.get_mut(name) else { return };
         job.forming_failures = 0;
@@ -119,7 +122,7 @@ impl Core {
                 return;
             }
             generation.granted += 1;
-            generation.reports.insert(step, vec![None; generation.members.len()]);
+            generation.reports.insert(step, Gathering::new(generation.members.len()));
             let (sessions, number) = (generation.sessions(), generation.number);
             let Some(ticket) = self.ticket(name, number, step) else { return };
             self.out.push(Command::Grant { sessions, ticket });
@@ -149,21 +152,19 @@ impl Core {
         let Some((name, rank)) = self.membership(session, number) else { return };
         let Some(Phase::Active(generation)) = self.jobs.get_mut(&name).map(|j| &mut j.phase) else { return };
         let member = &generation.members[rank];
-        let lanes: Vec<u32> = report.lanes.iter().map(|l| l.lane).collect();
-        let wrong = if lanes != member.lanes {
+        let own = report.lanes.iter().map(|l| l.lane).eq(member.lanes.iter().copied());
+        let wrong = if own {
+            match generation.reports.get_mut(&step).map(|ranks| ranks.add(rank, report)) {
+                Some(true) => None,
+                Some(false) => Some(format!("worker {} reported step {step} twice", member.worker)),
+                None => Some(format!("worker {} reported step {step}, which was not granted", member.worker)),
+            }
+        } else {
+            let lanes: Vec<u32> = report.lanes.iter().map(|l| l.lane).collect();
             Some(format!(
                 "worker {} reported lanes {lanes:?} of step {step}, its lanes are {:?}",
                 member.worker, member.lanes
             ))
-        } else {
-            match generation.reports.get_mut(&step).and_then(|ranks| ranks.get_mut(rank)) {
-                Some(place @ None) => {
-                    *place = Some(report);
-                    None
-                }
-                Some(Some(_)) => Some(format!("worker {} reported step {step} twice", member.worker)),
-                None => Some(format!("worker {} reported step {step}, which was not granted", member.worker)),
-            }
         };
         match wrong {
             Some(reason) => self.end_generation(now, &name, &reason, Blame::Infrastructure),
@@ -209,10 +210,10 @@ impl Core {
         let batch = &job.job.spec.batch;
         let images = u64::from(batch.lanes) * u64::from(batch.samples_per_lane);
         let Phase::Active(generation) = &mut job.phase else { return None };
-        if !generation.reports.get(&step)?.iter().all(Option::is_some) {
+        if generation.reports.get(&step)?.missing() > 0 {
             return None;
         }
-        let parts: Vec<StepReport> = generation.reports.remove(&step)?.into_iter().flatten().collect();
+        let parts = generation.reports.remove(&step)?.into_parts();
         let ms = (now - generation.last_commit_at.min(now)) as f64;
         // One slow step does not count for much.
         job.step_ms = Some(job.step_ms.map_or(ms, |old| 0.75 * old + 0.25 * ms));
@@ -236,8 +237,10 @@ fn window(config: &Config, job: &Job) -> u64 {
 fn merge(ticket: Ticket, parts: Vec<StepReport>, images: u64, seconds: f64, ends_epoch: bool) -> CommittedStep {
     let mut timings: BTreeMap<String, f64> = BTreeMap::new();
     for (phase, spent) in parts.iter().flat_map(|p| &p.timings) {
-        let slowest = timings.entry(phase.clone()).or_default();
-        *slowest = slowest.max(*spent);
+        match timings.get_mut(phase) {
+            Some(slowest) => *slowest = slowest.max(*spent),
+            None => _ = timings.insert(phase.clone(), *spent),
+        }
     }
     // The mean gradient is the same on every rank.
     let gradient_norm = parts.first().map_or(0.0, |p| p.gradient_norm);

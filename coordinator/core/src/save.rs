@@ -4,7 +4,7 @@
 //! state after exactly the same step. One checkpoint is written at a time; what falls due meanwhile is taken next.
 
 use crate::machine::PAUSE_MAX_MS;
-use crate::state::{Blame, Generation, Job, Pending, Phase};
+use crate::state::{Blame, Gathering, Generation, Job, Pending, Phase};
 use crate::{Command, Core, Millis, Outcome, Refusal, Session, Tensor};
 
 /// The first pause after a checkpoint that could not be written; it doubles with each further one.
@@ -47,7 +47,7 @@ impl Core {
         job.saving.last_at = now;
         let requests = std::mem::take(&mut job.saving.requests);
         let Phase::Active(generation) = &mut job.phase else { return };
-        let parts = vec![None; generation.members.len()];
+        let parts = Gathering::new(generation.members.len());
         generation.pending = Some(Pending { step, parts, requests, committing: false });
         let (sessions, number) = (generation.sessions(), generation.number);
         self.out.push(Command::TakeCheckpoint { sessions, job: name.to_owned(), generation: number, step });
@@ -66,7 +66,7 @@ impl Core {
         let steps_per_epoch = job.steps_per_epoch;
         let Phase::Active(generation) = &mut job.phase else { return };
         let worker = &generation.members[rank].worker;
-        let reported = generation.reports.range(..step).all(|(_, ranks)| ranks[rank].is_some());
+        let reported = generation.reports.range(..step).all(|(_, ranks)| ranks.has(rank));
         // A part that comes after its checkpoint was given up changes nothing.
         let Some(pending) = generation.pending.as_mut().filter(|p| p.step == step && !p.committing) else { return };
         match part {
@@ -75,8 +75,8 @@ impl Core {
                 self.end_generation(now, &name, &reason, Blame::Infrastructure);
             }
             Ok(tensors) => {
-                pending.parts[rank] = Some(tensors);
-                if pending.parts.iter().all(Option::is_some) {
+                pending.parts.add(rank, tensors);
+                if pending.parts.missing() == 0 {
                     pending.committing = true;
                     let tensors = merge(pending);
                     let epoch = step / steps_per_epoch;
@@ -169,7 +169,8 @@ fn is_due(job: &Job, now: Millis, step: u64) -> bool {
 }
 
 fn merge(pending: &mut Pending) -> Vec<Tensor> {
-    let mut tensors: Vec<Tensor> = pending.parts.iter_mut().filter_map(Option::take).flatten().collect();
+    let parts = std::mem::replace(&mut pending.parts, Gathering::new(0));
+    let mut tensors: Vec<Tensor> = parts.into_parts().into_iter().flatten().collect();
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     tensors
 }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use r2o_types::{Device, Schedule, TrainJob};
 
+use crate::reason::NAMED;
 use crate::{Held, Member, Millis, Outcome, Session, Start, StepReport, Tensor, WorkerInfo};
 
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) info: WorkerInfo,
     pub(crate) last_heard: Millis,
+    /// How long it may be silent, as it was told.
+    pub(crate) lease_ms: Millis,
     /// The job of whose current generation it is a member.
     pub(crate) job: Option<String>,
     /// The state that it keeps, in or out of a generation.
@@ -193,8 +196,12 @@ pub(crate) struct Generation {
     pub(crate) members: Arc<Vec<Member>>,
     pub(crate) start: Start,
     pub(crate) opened_at: Millis,
-    /// The steps that each rank holds, once it is ready; training starts when all are.
-    pub(crate) ready: Vec<Option<u64>>,
+    /// The rank of each member's stream.
+    pub(crate) ranks: BTreeMap<Session, usize>,
+    /// Which ranks are ready; training starts when all are.
+    pub(crate) ready: Gathering<()>,
+    /// The steps that those who are ready hold.
+    pub(crate) ready_with: Option<u64>,
     /// Steps that members applied in earlier generations and that are not committed yet.
     pub(crate) recovered: BTreeMap<u64, StepReport>,
     /// No more steps are granted, because the generation ends when those that are granted are committed.
@@ -203,8 +210,8 @@ pub(crate) struct Generation {
     pub(crate) training_since: Option<Millis>,
     /// The next step that was not granted yet.
     pub(crate) granted: u64,
-    /// Reports by step and rank of granted steps that are not committed.
-    pub(crate) reports: BTreeMap<u64, Vec<Option<StepReport>>>,
+    /// Reports by rank of granted steps that are not committed.
+    pub(crate) reports: BTreeMap<u64, Gathering<StepReport>>,
     pub(crate) last_commit_at: Millis,
     pub(crate) pending: Option<Pending>,
 }
@@ -215,16 +222,50 @@ impl Generation {
     }
 
     pub(crate) fn rank_of(&self, session: Session) -> Option<usize> {
-        self.members.iter().position(|m| m.session == session)
+        self.ranks.get(&session).copied()
     }
 
-    pub(crate) fn missing(&self) -> Vec<String> {
-        self.members
-            .iter()
-            .zip(&self.ready)
-            .filter(|(_, ready)| ready.is_none())
-            .map(|(m, _)| m.worker.clone())
-            .collect()
+    /// The members that are not ready: the first few by name, and how many more there are.
+    pub(crate) fn missing(&self) -> (Vec<String>, usize) {
+        let waits = |(rank, member): (usize, &Member)| (!self.ready.has(rank)).then(|| member.worker.clone());
+        let first: Vec<String> = self.members.iter().enumerate().filter_map(waits).take(NAMED).collect();
+        let more = self.ready.missing() - first.len();
+        (first, more)
+    }
+}
+
+/// One thing from each rank.
+#[derive(Debug)]
+pub(crate) struct Gathering<T> {
+    parts: Vec<Option<T>>,
+    missing: usize,
+}
+
+impl<T> Gathering<T> {
+    pub(crate) fn new(ranks: usize) -> Self {
+        Self { parts: (0..ranks).map(|_| None).collect(), missing: ranks }
+    }
+
+    /// Takes a rank's part. False, and nothing changes, when that is there already.
+    pub(crate) fn add(&mut self, rank: usize, part: T) -> bool {
+        let Some(place @ None) = self.parts.get_mut(rank) else { return false };
+        *place = Some(part);
+        self.missing -= 1;
+        true
+    }
+
+    pub(crate) fn has(&self, rank: usize) -> bool {
+        self.parts.get(rank).is_some_and(Option::is_some)
+    }
+
+    /// How many ranks' parts are not there.
+    pub(crate) fn missing(&self) -> usize {
+        self.missing
+    }
+
+    /// The parts that are there, in rank order.
+    pub(crate) fn into_parts(self) -> Vec<T> {
+        self.parts.into_iter().flatten().collect()
     }
 }
 
@@ -232,7 +273,7 @@ impl Generation {
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) step: u64,
-    pub(crate) parts: Vec<Option<Vec<Tensor>>>,
+    pub(crate) parts: Gathering<Vec<Tensor>>,
     pub(crate) requests: Vec<u64>,
     pub(crate) committing: bool,
 }

@@ -1,6 +1,7 @@
 //! The core under hand-written and random events.
 
 mod kit;
+mod large;
 mod life;
 mod queue;
 mod random;

@@ -117,6 +117,12 @@ impl Core {
         self.jobs.keys().map(String::as_str)
     }
 
+    /// The job that a worker's stream trains.
+    #[must_use]
+    pub fn job_of(&self, session: crate::Session) -> Option<&str> {
+        self.workers.get(&session)?.job.as_deref()
+    }
+
     /// All connected workers, by name.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerView> {
@@ -189,7 +195,8 @@ impl Core {
 
 fn training(job: &Job, generation: &Generation) -> Reason {
     if generation.training_since.is_none() {
-        return Reason::Forming { generation: generation.number, missing: generation.missing() };
+        let (missing, more) = generation.missing();
+        return Reason::Forming { generation: generation.number, missing, more };
     }
     match &job.saving.last_failure {
         Some(last) => Reason::CheckpointsFail { last: last.clone() },

@@ -23,6 +23,7 @@ impl Reason {
             Self::NoWorkers { .. } => "NoWorkers",
             Self::NoSuchDevice { .. } => "NoSuchDevice",
             Self::TooFewWorkers { .. } => "TooFewWorkers",
+            Self::OtherVersions { .. } => "OtherVersions",
             Self::Behind { .. } => "Behind",
             Self::Joining { .. } => "Joining",
             Self::Claiming { .. } => "Claiming",
@@ -47,6 +48,7 @@ impl Reason {
             Self::NoWorkers { .. }
             | Self::NoSuchDevice { .. }
             | Self::TooFewWorkers { .. }
+            | Self::OtherVersions { .. }
             | Self::Behind { .. }
             | Self::Claiming { .. }
             | Self::BackingOff { .. }
@@ -83,6 +85,9 @@ impl Reason {
                 let missing = (*needed as usize).saturating_sub(free + busy);
                 let workers = if missing == 1 { "worker" } else { "workers" };
                 format!("start {missing} more {workers}, or lower spec.fleet.minWorkers")
+            }
+            Self::OtherVersions { version, .. } => {
+                format!("start more workers of version {version}, or replace all of them by one version")
             }
             Self::Behind { job: ahead } => {
                 format!("wait, raise spec.priority, or send the other back: `r2octl requeue {ahead}`")
@@ -134,12 +139,13 @@ mod tests {
             Reason::NoSuchDevice { device: Device::Cuda, connected: 3 },
             Reason::TooFewWorkers { needed: 4, free: 1, busy: 3 },
             Reason::TooFewWorkers { needed: 4, free: 1, busy: 0 },
+            Reason::OtherVersions { needed: 2, version: text("0.1.0"), free: 1, others: 3 },
             Reason::Behind { job: text("big") },
             Reason::Joining { free: 2, most: 8 },
             Reason::Claiming { workers: 2 },
             Reason::Paused { reason: text("the weekend") },
             Reason::BackingOff { failures: 3, last: text("worker w is lost") },
-            Reason::Forming { generation: 4, missing: vec![text("w1"), text("w2")] },
+            Reason::Forming { generation: 4, missing: vec![text("w1"), text("w2")], more: 0 },
             Reason::Training { workers: 8 },
             Reason::HandingOver { reason: text("worker w drains") },
             Reason::LastCheckpoint,
@@ -172,6 +178,8 @@ mod tests {
           try: wait for the other jobs, raise spec.priority, or start more workers; `r2octl fleet` shows who has which
         TooFewWorkers: waits for workers: 1 free, 0 busy with other jobs, but the job needs at least 4
           try: start 3 more workers, or lower spec.fleet.minWorkers
+        OtherVersions: waits for workers of version 0.1.0: 1 are free and the job needs at least 2; 3 of other versions may not take part, because it is reproducible
+          try: start more workers of version 0.1.0, or replace all of them by one version
         Behind: waits for workers: the free ones are kept for job big, which is ahead
           try: wait, raise spec.priority, or send the other back: `r2octl requeue big`
         Joining: starts in a moment with 2 workers, unless more join (it can use 8)

@@ -420,7 +420,7 @@ fn the_newer_process_of_a_name_wins() {
 fn a_generation_that_does_not_form_names_who_is_missing() {
     let mut kit = started("{}", 2);
     kit.work(1);
-    assert_eq!(kit.view("a").reason, Reason::Forming { generation: 1, missing: vec!["w2".into()] });
+    assert_eq!(kit.view("a").reason, Reason::Forming { generation: 1, missing: vec!["w2".into()], more: 0 });
     for _ in 0..700 {
         kit.wait(1_000);
     }

@@ -149,6 +149,20 @@ proptest! {
     }
 
     #[test]
+    fn what_is_not_looked_at_would_have_changed_nothing(moves in moves()) {
+        let run = |eager: bool| {
+            let mut kit = Kit::new();
+            kit.core.config.eager = eager;
+            let mut next = 100;
+            for step in moves.clone() {
+                apply(&mut kit, step, &mut next);
+            }
+            kit.log
+        };
+        prop_assert_eq!(run(true), run(false));
+    }
+
+    #[test]
     fn the_same_events_give_the_same_commands(moves in moves()) {
         let run = || {
             let mut kit = Kit::new();
