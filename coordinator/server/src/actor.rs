@@ -10,8 +10,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use r2o_coordinator_core::{Core, Event, Gate, Held, Refusal, Session, WorkerInfo};
-use r2o_proto::v1::CoordinatorMessage;
+use r2o_coordinator_core::{Core, Event, Gate, Held, Refusal, Session, WorkerInfo, WorkerView};
+use r2o_proto::v1::{CoordinatorMessage, JobLog};
 use r2o_storage::Store;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,8 @@ use crate::scribe::{Purpose, Scribe};
 
 /// How often the actor sees that it is running.
 const PULSE: Duration = Duration::from_millis(100);
+/// Workers up to which the core is checked after every event in a debug build.
+const CHECKED_WORKERS: usize = 16;
 /// How long the end waits for the journal.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -43,6 +45,10 @@ pub(crate) enum Message {
     NotWritten { reason: String },
     /// Another coordinator leads.
     Lost(Lost),
+    /// Who the workers are. They are asked for seldom and change with nearly every event, so nobody keeps a copy.
+    Workers { reply: oneshot::Sender<Vec<WorkerView>> },
+    /// A worker's log line that names no job.
+    Log { session: Session, line: JobLog },
     /// A checkpoint now.
     Checkpoint { job: String, reply: oneshot::Sender<Result<u64, Refusal>> },
     /// Write what is left, and stop.
@@ -99,6 +105,8 @@ pub(crate) struct Actor {
     pub(crate) recorders: HashMap<String, Recorder>,
     pub(crate) requests: HashMap<u64, oneshot::Sender<Result<u64, Refusal>>>,
     pub(crate) last_number: u64,
+    /// Events since the core was last checked.
+    pub(crate) unchecked: usize,
 }
 
 impl Actor {
@@ -136,6 +144,14 @@ impl Actor {
                 Some(Message::Written { number, purpose }) => self.written(number, purpose).await?,
                 Some(Message::NotWritten { reason }) => self.not_written(&reason),
                 Some(Message::Lost(lost)) => return Err(lost),
+                Some(Message::Workers { reply }) => {
+                    let _gone = reply.send(self.core.workers());
+                }
+                Some(Message::Log { session, line }) => {
+                    if let Some(entry) = self.core.job_of(session).and_then(|job| self.board.get(job)) {
+                        entry.logs.push(line);
+                    }
+                }
                 Some(Message::Checkpoint { job, reply }) => {
                     self.last_number += 1;
                     let request = self.last_number;
@@ -153,19 +169,25 @@ impl Actor {
 
     /// Feeds the core and carries out what it decides.
     pub(crate) async fn feed(&mut self, event: Event) -> Result<(), Lost> {
-        let heard = matches!(event, Event::WorkerHeard { .. } | Event::Tick);
         if let Event::WorkerLeft { session, .. } = event {
             self.hang_up(session);
         }
         let commands = self.core.handle(self.clock.now(), event);
-        debug_assert_eq!(self.core.check_invariants(), Ok(()));
-        if !heard || !commands.is_empty() {
-            self.board.set_workers(self.core.workers());
-        }
+        debug_assert_eq!(self.check_invariants(), Ok(()));
         for command in commands {
             self.carry_out(command).await?;
         }
         Ok(())
+    }
+
+    /// Checks the core after every event; of a large fleet after some of them, since each look is at all workers.
+    fn check_invariants(&mut self) -> Result<(), String> {
+        self.unchecked += 1;
+        if self.unchecked <= self.lines.len() / CHECKED_WORKERS {
+            return Ok(());
+        }
+        self.unchecked = 0;
+        self.core.check_invariants()
     }
 
     async fn join(

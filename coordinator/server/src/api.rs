@@ -201,6 +201,9 @@ impl Jobs for JobsService {
     }
 
     async fn fleet(&self, _: Request<FleetRequest>) -> Result<Response<FleetResponse>, Status> {
-        Ok(Response::new(FleetResponse { workers: self.board.workers().iter().map(wire::worker).collect() }))
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(Message::Workers { reply });
+        let workers = answer.await.map_err(|_| stopping())?;
+        Ok(Response::new(FleetResponse { workers: workers.iter().map(wire::worker).collect() }))
     }
 }

@@ -1,9 +1,9 @@
-//! What anybody may read without waiting for the actor: jobs, their progress, events and logs, and the workers.
+//! What anybody may read without waiting for the actor: jobs, their progress, events and logs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use r2o_coordinator_core::{CommittedStep, JobView, Millis, Reason, WorkerView};
+use r2o_coordinator_core::{CommittedStep, JobView, Millis, Reason};
 use r2o_proto::v1 as wire;
 use r2o_storage::Store;
 use r2o_storage::run::EventRecord;
@@ -227,11 +227,10 @@ fn epoch(view: &JobView, epochs: u64) -> u64 {
     (view.committed.saturating_sub(1) / view.steps_per_epoch.max(1) + 1).min(epochs)
 }
 
-/// All jobs and workers.
+/// All jobs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Board {
     jobs: Arc<RwLock<BTreeMap<String, Arc<Entry>>>>,
-    workers: Arc<RwLock<Arc<Vec<WorkerView>>>>,
 }
 
 impl Board {
@@ -245,20 +244,5 @@ impl Board {
 
     pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
         self.jobs.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-
-    pub(crate) fn set_workers(&self, workers: Vec<WorkerView>) {
-        *self.workers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(workers);
-    }
-
-    pub(crate) fn workers(&self) -> Arc<Vec<WorkerView>> {
-        Arc::clone(&self.workers.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// The job for which a worker works now.
-    pub(crate) fn job_of(&self, worker: &str) -> Option<Arc<Entry>> {
-        let workers = self.workers();
-        let job = workers.iter().find(|w| w.info.name == worker)?.job.as_ref()?;
-        self.get(job)
     }
 }

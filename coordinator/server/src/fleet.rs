@@ -104,9 +104,11 @@ impl Reader {
 
     fn log(&self, line: LogLine) {
         let LogLine { job, level, target, message, unix_ms } = line;
-        let entry = if job.is_empty() { self.board.job_of(&self.name) } else { self.board.get(&job) };
-        if let Some(entry) = entry {
-            entry.logs.push(JobLog { unix_ms, worker: self.name.clone(), level, target, message });
+        let line = JobLog { unix_ms, worker: self.name.clone(), level, target, message };
+        if job.is_empty() {
+            self.mailbox.send(Message::Log { session: self.session, line });
+        } else if let Some(entry) = self.board.get(&job) {
+            entry.logs.push(line);
         }
     }
 

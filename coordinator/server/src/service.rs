@@ -190,6 +190,7 @@ async fn restored(
         recorders: HashMap::new(),
         requests: HashMap::new(),
         last_number: 0,
+        unchecked: 0,
     };
     actor.restore(jobs).await.map_err(|lost| StartError::Lost(lost.0))?;
     Ok(actor)

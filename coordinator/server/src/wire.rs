@@ -49,6 +49,9 @@ pub(crate) fn manifest_key(step: u64) -> String {
     format!("manifests/{step:012}.json")
 }
 
+/// Members that an assignment lists. A list of all that goes to all grows with the square of the fleet: 3 GB for 10,000.
+const MEMBERS_LISTED: usize = 256;
+
 pub(crate) fn assignment(a: &Assignment) -> wire::Assignment {
     let member = |m: &r2o_coordinator_core::Member| wire::Member {
         worker: m.worker.clone(),
@@ -60,7 +63,9 @@ pub(crate) fn assignment(a: &Assignment) -> wire::Assignment {
         generation: a.generation,
         spec: a.spec.to_string(),
         rank: a.rank,
-        members: a.members.iter().map(member).collect(),
+        members: if a.members.len() > MEMBERS_LISTED { Vec::new() } else { a.members.iter().map(member).collect() },
+        world: a.members.len() as u32,
+        lanes: a.members.get(a.rank as usize).map(|m| m.lanes.clone()).unwrap_or_default(),
         step: a.step,
         manifest: if a.start == Start::Checkpoint { manifest_key(a.step) } else { String::new() },
         peers_since: if let Start::Peers { since } = a.start { since } else { 0 },

@@ -29,11 +29,7 @@ fn assignment(a: wire::Assignment) -> Assignment {
         generation: a.generation,
         spec: a.spec,
         rank: a.rank as usize,
-        members: a
-            .members
-            .into_iter()
-            .map(|m| Member { worker: m.worker, address: m.address, lanes: m.lanes })
-            .collect(),
+        members: members(a.members, a.world as usize, a.rank as usize, a.lanes),
         step: a.step,
         start: match a.peers_since {
             0 if a.manifest.is_empty() => Start::Seed,
@@ -41,6 +37,20 @@ fn assignment(a: wire::Assignment) -> Assignment {
             since => Start::Peers { since },
         },
     }
+}
+
+/// All members in rank order. Those of a large fleet are not listed: they are known by their ranks, and only this worker's
+/// own lanes are.
+fn members(listed: Vec<wire::Member>, world: usize, rank: usize, lanes: Vec<u32>) -> Vec<Member> {
+    if !listed.is_empty() {
+        return listed.into_iter().map(|m| Member { worker: m.worker, address: m.address, lanes: m.lanes }).collect();
+    }
+    let by_rank = |r: usize| Member {
+        worker: format!("of rank {r}"),
+        address: String::new(),
+        lanes: if r == rank { lanes.clone() } else { Vec::new() },
+    };
+    (0..world).map(by_rank).collect()
 }
 
 fn ticket(t: &wire::Ticket) -> Ticket {

@@ -128,7 +128,7 @@ impl Actor {
     }
 
     fn version_of_worker(&self, job: &str) -> String {
-        let workers = self.board.workers();
+        let workers = self.core.workers();
         workers.iter().find(|w| w.job.as_deref() == Some(job)).map(|w| w.info.version.clone()).unwrap_or_default()
     }
 
