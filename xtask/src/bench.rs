@@ -3,6 +3,7 @@
 //! Programs on both sides print JSON lines `{"name": ..., "value": ..., "unit": ...}`; a measure is compared with the one
 //! of the same name. Rounds take turns, so that a machine that slows down slows both, and the median ratio counts.
 
+mod fleet;
 mod measure;
 mod pairs;
 
@@ -17,7 +18,7 @@ use pairs::PAIRS;
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Only comparisons whose name contains this: step, kmeans, checkpoint, slic, loader.
+    /// Only comparisons whose name contains this: step, kmeans, checkpoint, slic, loader; or fleet.
     filter: Option<String>,
     /// Rounds of each comparison.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -26,6 +27,19 @@ pub(crate) struct Arguments {
 
 /// Builds optimised programs, measures, and prints the table.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let mut rows = Vec::new();
+    if arguments.filter.as_ref().is_none_or(|filter| fleet::NAME.contains(filter)) {
+        rows.extend(fleet::run()?);
+    }
+    if arguments.filter.as_deref() != Some(fleet::NAME) {
+        rows.extend(compare(arguments)?);
+    }
+    print_table(&rows);
+    Ok(())
+}
+
+/// Our programs beside the reference's.
+fn compare(arguments: &Arguments) -> Result<Vec<[String; 6]>> {
     setup::libtorch()?;
     let python =
         setup::python().context("the comparisons need the reference packages: type `cargo xtask setup --python`")?;
@@ -50,8 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         rows.extend(seen.into_iter().map(|(name, (ours, theirs))| row(pair.target(&name), &name, &ours, &theirs)));
     }
-    print_table(&rows);
-    Ok(())
+    Ok(rows)
 }
 
 /// One line of the table: name, ours, theirs, ratio, spread, target.

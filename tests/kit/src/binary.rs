@@ -23,9 +23,10 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     let folder = match env::var_os("R2O_BIN_DIR") {
         Some(folder) => PathBuf::from(folder),
         None => {
-            let test = env::current_exe().context("cannot find the running test's path")?;
-            // target/PROFILE/deps/TEST-HASH
-            test.ancestors().nth(2).context("the running test lies in no target folder")?.to_owned()
+            let running = env::current_exe().context("cannot find the running program's path")?;
+            let folder = running.parent().context("the running program lies in no target folder")?;
+            // target/PROFILE/PROGRAM, or target/PROFILE/deps/TEST-HASH
+            if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder }.to_owned()
         }
     };
     let path = folder.join(name);

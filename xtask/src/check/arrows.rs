@@ -37,6 +37,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("r2o-gpu-suite", Layer::Outside),
     ("r2o-test-kit", Layer::Outside),
     ("r2o-test-s3", Layer::Outside),
+    ("r2o-fleet-bench", Layer::Outside),
     ("r2o-e2e", Layer::Outside),
     ("r2o-chaos", Layer::Outside),
     ("r2o-sim", Layer::Outside),
@@ -52,6 +53,7 @@ const BESIDE: &[(&str, &str)] = &[
     ("r2o-engine", "r2o-libtorch"),
     ("r2o-engine", "r2o-aten"),
     ("r2o-engine", "r2o-c10d"),
+    ("r2o-fleet-bench", "r2o-test-kit"),
     ("r2o-e2e", "r2o-test-kit"),
     ("r2o-chaos", "r2o-test-kit"),
     ("r2o-chaos", "r2o-test-s3"),
@@ -64,7 +66,16 @@ const DOORS: &[(&[&str], &[&str], &str)] = &[
     (&["tch", "torch-sys"], &["r2o-aten", "r2o-c10d", "r2o-engine"], "libtorch stays behind the engine"),
     (
         &["tonic", "prost", "tonic-prost", "tonic-health"],
-        &["r2o-proto", "r2o-coordinator", "r2o-worker", "r2octl", "r2o-test-kit", "r2o-e2e", "r2o-chaos"],
+        &[
+            "r2o-proto",
+            "r2o-coordinator",
+            "r2o-worker",
+            "r2octl",
+            "r2o-test-kit",
+            "r2o-fleet-bench",
+            "r2o-e2e",
+            "r2o-chaos",
+        ],
         "only programs speak gRPC",
     ),
 ];
