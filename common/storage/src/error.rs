@@ -137,6 +137,14 @@ pub enum StorageError {
         #[source]
         source: Source,
     },
+    /// This process may not write any more.
+    #[error("cannot {operation} {url}: another coordinator may lead by now, and this one changes nothing")]
+    Fenced {
+        /// What was being done.
+        operation: Operation,
+        /// The object.
+        url: String,
+    },
     /// Anything else; the source says what.
     #[error("cannot {operation} {url}")]
     Other {
@@ -205,6 +213,7 @@ impl StorageError {
             | Self::Credentials { url, .. }
             | Self::Unreachable { url, .. }
             | Self::Unsupported { url, .. }
+            | Self::Fenced { url, .. }
             | Self::Other { url, .. } => url,
         }
     }

@@ -13,8 +13,10 @@ use uuid::Uuid;
 use crate::{Put, StorageError, Store};
 
 mod holder;
+mod watch;
 
 pub use holder::Holder;
+pub use watch::Watch;
 
 const PREFIX: &str = "leader";
 
@@ -25,6 +27,9 @@ struct Record {
     holder: Holder,
     nonce: String,
     expires_unix_ms: i64,
+    /// How long it holds without being renewed; 0 in leases of earlier versions.
+    #[serde(default)]
+    ttl_ms: i64,
 }
 
 /// Why the lease was not had.
@@ -33,7 +38,7 @@ struct Record {
 pub enum AcquireError {
     /// Another coordinator leads.
     #[error(
-        "{url} is led by another coordinator ({holder}) until {expires_unix_ms} ms; stop it, or wait until its lease ends, or give this one its own state URL"
+        "{url} is led by another coordinator ({holder}) until {expires_unix_ms} ms; stop it, or let this one wait for it by --standby, or give this one its own state URL"
     )]
     HeldBy {
         /// The state's URL.
@@ -77,7 +82,6 @@ pub struct Lease {
     store: Store,
     number: u64,
     record: Record,
-    ttl_ms: i64,
 }
 
 /// Tries once to become the leader. `now` is in milliseconds since 1970, `ttl` in milliseconds.
@@ -95,9 +99,19 @@ pub async fn acquire(store: &Store, holder: Holder, ttl_ms: i64, now_unix_ms: i6
     {
         return Err(held(store, record));
     }
-    let number = newest.map_or(0, |n| n + 1);
+    take(store, newest.map_or(0, |n| n + 1), holder, ttl_ms, now_unix_ms).await
+}
+
+/// Creates lease `number`, unless another was quicker.
+async fn take(
+    store: &Store,
+    number: u64,
+    holder: Holder,
+    ttl_ms: i64,
+    now_unix_ms: i64,
+) -> Result<Lease, AcquireError> {
     let nonce = Uuid::new_v4().simple().to_string();
-    let record = Record { holder, nonce, expires_unix_ms: now_unix_ms + ttl_ms };
+    let record = Record { holder, nonce, expires_unix_ms: now_unix_ms + ttl_ms, ttl_ms };
     let put = store.put_if_absent(&key(number), text(&record)).await?;
     if put == Put::Exists {
         // A put whose answer was lost is tried again and then finds itself; the nonce tells.
@@ -106,7 +120,7 @@ pub async fn acquire(store: &Store, holder: Holder, ttl_ms: i64, now_unix_ms: i6
             _ => {}
         }
     }
-    let lease = Lease { store: store.clone(), number, record, ttl_ms };
+    let lease = Lease { store: store.clone(), number, record };
     if let Err(e) = lease.forget_older().await {
         // Old leases are only litter: the next leader tries again.
         tracing::debug!(error = %e, "old leases stay");
@@ -138,6 +152,11 @@ impl Lease {
         self.number
     }
 
+    /// When it was had or last renewed, in milliseconds since 1970.
+    pub fn had_at(&self) -> u64 {
+        u64::try_from(self.record.expires_unix_ms - self.record.ttl_ms).unwrap_or(0)
+    }
+
     /// When it ends unless renewed, in milliseconds since 1970.
     pub fn expires_unix_ms(&self) -> i64 {
         self.record.expires_unix_ms
@@ -148,7 +167,7 @@ impl Lease {
     /// # Errors
     /// [`RenewError::Lost`] when another took over.
     pub async fn renew(&mut self, now_unix_ms: i64) -> Result<(), RenewError> {
-        self.write(now_unix_ms + self.ttl_ms).await
+        self.write(now_unix_ms + self.record.ttl_ms).await
     }
 
     /// Gives the lease back so that the next coordinator need not wait.

@@ -19,4 +19,4 @@ pub mod store;
 
 pub use error::{Operation, StorageError};
 pub use open::{open, open_with};
-pub use store::{Put, Store, Upload};
+pub use store::{Fence, Put, Store, Upload};

@@ -1,5 +1,6 @@
 //! A root in an object store, and the few operations that R2O needs of it.
 
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -18,6 +19,28 @@ pub struct Store {
     root: Path,
     url: String,
     folder: Option<PathBuf>,
+    fence: Fence,
+}
+
+/// What says, before each write, whether this process may still write. Reads are always allowed.
+#[derive(Clone, Default)]
+pub struct Fence(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
+
+impl Fence {
+    /// Writes happen while `holds` is true.
+    pub fn new(holds: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(holds)))
+    }
+
+    fn holds(&self) -> bool {
+        self.0.as_ref().is_none_or(|holds| holds())
+    }
+}
+
+impl fmt::Debug for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Fence").field(&self.0.as_ref().map(|holds| holds())).finish()
+    }
 }
 
 /// What [`Store::put_if_absent`] found.
@@ -31,7 +54,17 @@ pub enum Put {
 
 impl Store {
     pub(crate) fn new(inner: Arc<dyn ObjectStore>, root: Path, url: String, folder: Option<PathBuf>) -> Self {
-        Self { inner, root, url, folder }
+        Self { inner, root, url, folder, fence: Fence::default() }
+    }
+
+    /// The same place, written to only while the fence holds.
+    #[must_use]
+    pub fn fenced(&self, fence: Fence) -> Store {
+        Store { fence, ..self.clone() }
+    }
+
+    fn may(&self, operation: Operation, key: &str) -> Result<(), StorageError> {
+        if self.fence.holds() { Ok(()) } else { Err(StorageError::Fenced { operation, url: self.url_of(key) }) }
     }
 
     /// The URL of the root, without a slash at its end.
@@ -60,6 +93,7 @@ impl Store {
             root: self.path_unchecked(prefix),
             url: self.url_of(prefix),
             folder: self.folder.as_ref().map(|f| f.join(prefix)),
+            fence: self.fence.clone(),
         }
     }
 
@@ -136,6 +170,7 @@ impl Store {
     /// When it could not be written; the old object is then still there.
     pub async fn put(&self, key: &str, bytes: impl Into<Bytes>) -> Result<(), StorageError> {
         let path = self.path(key)?;
+        self.may(Operation::Write, key)?;
         let payload = PutPayload::from_bytes(bytes.into());
         self.inner.put(&path, payload).await.map_err(|e| self.error(Operation::Write, key, e))?;
         Ok(())
@@ -150,6 +185,7 @@ impl Store {
     /// When it is unknown whether it was written.
     pub async fn put_if_absent(&self, key: &str, bytes: impl Into<Bytes>) -> Result<Put, StorageError> {
         let path = self.path(key)?;
+        self.may(Operation::Write, key)?;
         let payload = PutPayload::from_bytes(bytes.into());
         match self.inner.put_opts(&path, payload, PutMode::Create.into()).await {
             Ok(_) => Ok(Put::Created),
@@ -204,6 +240,7 @@ impl Store {
     /// When it may still be there.
     pub async fn delete(&self, key: &str) -> Result<(), StorageError> {
         let path = self.path(key)?;
+        self.may(Operation::Delete, key)?;
         match self.inner.delete(&path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(self.error(Operation::Delete, key, e)),
@@ -216,6 +253,7 @@ impl Store {
     /// When it cannot be started.
     pub async fn upload(&self, key: &str) -> Result<Upload, StorageError> {
         let path = self.path(key)?;
+        self.may(Operation::Write, key)?;
         let upload = self.inner.put_multipart(&path).await.map_err(|e| self.error(Operation::Write, key, e))?;
         let writer = WriteMultipart::new_with_chunk_size(upload, UPLOAD_PART);
         Ok(Upload { writer, url: self.url_of(key) })

@@ -93,3 +93,39 @@ fn of_many_that_take_over_one_wins() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     assert!(runtime.block_on(store.list("leader")).unwrap().len() <= 2, "old leases are removed");
 }
+
+#[tokio::test]
+async fn who_waits_goes_by_its_own_clock_not_by_what_the_lease_says_of_its_end() {
+    let store = memory();
+    let day = 86_400_000;
+    // The holder's clock is a day ahead.
+    let mut first = acquire(&store, holder("http://a:1"), TTL, day).await.unwrap();
+    let mut watch = Watch::new(store.clone());
+    let leader = |found: Option<Holder>| found.map(|holder| holder.url);
+    assert_eq!(leader(watch.leader(0).await.unwrap()).as_deref(), Some("http://a:1"));
+    first.renew(day + 5_000).await.unwrap();
+    assert!(watch.leader(9_999).await.unwrap().is_some());
+    assert!(watch.leader(19_998).await.unwrap().is_some(), "its length counts from the renewal that was seen");
+    assert_eq!(leader(watch.leader(19_999).await.unwrap()), None);
+    let second = watch.take_over(holder("http://b:2"), TTL, 0).await.unwrap();
+    assert!(second.number() > first.number());
+    assert!(matches!(first.renew(day + 20_000).await, Err(RenewError::Lost { .. })));
+}
+
+#[tokio::test]
+async fn a_lease_that_is_given_back_or_renewed_at_the_last_moment_is_seen() {
+    let store = memory();
+    let mut watch = Watch::new(store.clone());
+    assert_eq!(watch.leader(0).await.unwrap(), None, "nobody ever led");
+    let mut first = watch.take_over(holder("http://a:1"), TTL, 0).await.unwrap();
+    let mut late = Watch::new(store.clone());
+    assert!(late.leader(0).await.unwrap().is_some());
+    assert_eq!(late.leader(TTL).await.unwrap(), None);
+    first.renew(1).await.unwrap();
+    assert!(matches!(late.take_over(holder("http://b:2"), TTL, 0).await, Err(AcquireError::HeldBy { .. })));
+    let mut watch = Watch::new(store.clone());
+    assert!(watch.leader(0).await.unwrap().is_some());
+    first.release().await.unwrap();
+    assert_eq!(watch.leader(1).await.unwrap(), None);
+    assert_eq!(watch.take_over(holder("http://b:2"), TTL, 7).await.unwrap().had_at(), 7);
+}
