@@ -45,9 +45,7 @@ impl Figures {
     /// Prints what a steady fleet showed.
     pub(crate) fn report(&self, fleet: &str) {
         let mut inner = self.lock();
-        for (what, values) in [("report to ticket", &mut inner.own)] {
-            percentiles(&format!("{fleet}: {what}"), values);
-        }
+        percentiles(&format!("{fleet}: report to ticket"), &mut inner.own);
         percentiles(&format!("{fleet}: last report to ticket"), &mut inner.fleet);
         let waits = &mut inner.waits;
         let idle = waits.iter().filter(|wait| !wait.is_zero()).count();

@@ -72,6 +72,7 @@ impl Worker {
             device: "cpu".to_owned(),
             address: "127.0.0.1".to_owned(),
             threads: 1,
+            protocol: r2o_proto::PROTOCOL,
             ..Hello::default()
         }));
         let mut inbox = client.session(UnboundedReceiverStream::new(messages)).await?.into_inner();

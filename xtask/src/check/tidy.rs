@@ -12,8 +12,10 @@ const WRITTEN: &[&str] = &["rs", "md", "proto", "py", "cpp", "cc", "h", "hpp", "
 const LONG: &[(&str, &str)] = &[("Cargo.lock", "written by cargo")];
 
 /// Where a pause between two looks at something is right, and why.
-const PAUSES: &[(&str, &str)] =
-    &[("deploy/gpu-suite/src/", "a program that polls files and child processes, which call nobody")];
+const PAUSES: &[(&str, &str)] = &[
+    ("deploy/gpu-suite/src/", "a program that polls files and child processes, which call nobody"),
+    ("tests/fleet-bench/src/", "a simulation, in which steps last a given time"),
+];
 
 /// All rules of tidiness.
 pub(super) fn check(files: &[TextFile]) -> Vec<Violation> {
