@@ -29,6 +29,10 @@ pub(crate) struct Cli {
     )]
     pub(crate) coordinator: String,
 
+    /// File whose first line is the token that the coordinator asks for
+    #[arg(long, global = true, env = "R2O_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
     /// How to print results: table and wide for people, json and yaml for programs
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT", hide_possible_values = true)]
     pub(crate) output: Format,
@@ -362,6 +366,8 @@ mod tests {
         Options:
               --coordinator <URL>  Address of the coordinator [env: R2O_COORDINATOR] [default:
                                    http://127.0.0.1:7070]
+              --token-file <FILE>  File whose first line is the token that the coordinator asks for [env:
+                                   R2O_TOKEN_FILE]
           -o, --output <FORMAT>    How to print results: table and wide for people, json and yaml for
                                    programs [default: table]
           -h, --help               Print help
@@ -377,6 +383,7 @@ mod tests {
           6  the watched job failed or was cancelled
           7  no space left
           8  not proven: the ledger does not show that each sample was trained on exactly once
+          9  not allowed: the token is missing, unknown, or of a role that may not do this
         ");
     }
 }

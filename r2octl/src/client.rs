@@ -1,9 +1,12 @@
 //! The connection to the coordinator.
 
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use r2o_proto::token::{TokenChannel, TokenFile};
 use r2o_proto::v1::jobs_client::JobsClient;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use crate::error::{CliError, unreachable_coordinator};
 
@@ -13,13 +16,21 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A coordinator that hangs is found by unanswered pings, also below a stream that is silent for long.
 const PING_EVERY: Duration = Duration::from_secs(10);
 
+/// The token of this process's requests: one command line has one.
+static TOKEN: OnceLock<TokenFile> = OnceLock::new();
+
+/// Shows the token in `file` with every request from now on.
+pub(crate) fn show_token(file: Option<PathBuf>) {
+    let _set_once = TOKEN.set(TokenFile::new(file));
+}
+
 /// A coordinator that answered.
 #[derive(Debug, Clone)]
 pub(crate) struct Coordinator {
     /// Its address, for messages.
     pub(crate) url: String,
     /// The service.
-    pub(crate) jobs: JobsClient<Channel>,
+    pub(crate) jobs: JobsClient<TokenChannel>,
 }
 
 impl Coordinator {
@@ -34,7 +45,8 @@ impl Coordinator {
             .user_agent(concat!("r2octl/", env!("CARGO_PKG_VERSION")))
             .map_err(|e| CliError::failure("cannot set up the client").because(e))?;
         let channel = endpoint.connect().await.map_err(|e| unreachable_coordinator(&url).because(e))?;
-        let jobs = JobsClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT);
+        let token = TOKEN.get().cloned().unwrap_or_default();
+        let jobs = JobsClient::new(token.on(channel)).max_decoding_message_size(MESSAGE_LIMIT);
         Ok(Self { url, jobs })
     }
 

@@ -14,12 +14,14 @@ mod submit;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cli::{Cli, Command};
+use crate::client;
 use crate::error::CliError;
 use crate::output::Output;
 use crate::watching;
 
 /// Does what the command line asks for.
 pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
+    client::show_token(cli.token_file);
     let url = cli.coordinator.as_str();
     let output = &mut Output::stdout(cli.output);
     match cli.command {

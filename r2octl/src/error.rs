@@ -19,7 +19,8 @@ Exit codes:
   5  unreachable: no answer from the coordinator or the storage
   6  the watched job failed or was cancelled
   7  no space left
-  8  not proven: the ledger does not show that each sample was trained on exactly once";
+  8  not proven: the ledger does not show that each sample was trained on exactly once
+  9  not allowed: the token is missing, unknown, or of a role that may not do this";
 
 /// The exit code of a failed command; see [`EXIT_CODES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,7 @@ pub(crate) enum Exit {
     JobFailed = 6,
     NoSpace = 7,
     NotProven = 8,
+    NotAllowed = 9,
 }
 
 /// A failed command.
@@ -104,6 +106,10 @@ impl CliError {
                 .advice("`r2octl list` shows the jobs of this coordinator"),
             Code::InvalidArgument | Code::AlreadyExists | Code::FailedPrecondition | Code::OutOfRange => {
                 Self::refused(format!("{about}: {message}"))
+            }
+            Code::Unauthenticated | Code::PermissionDenied => {
+                Self::new(Exit::NotAllowed, format!("{about}: {message}"))
+                    .advice("give a token of the coordinator's --tokens file by --token-file FILE or R2O_TOKEN_FILE")
             }
             Code::Unavailable | Code::DeadlineExceeded => unreachable_coordinator(coordinator).because(status),
             Code::Unimplemented => {
@@ -189,5 +195,7 @@ mod tests {
         assert_eq!(code(tonic::Status::already_exists("a")), Exit::Refused);
         assert_eq!(code(tonic::Status::unavailable("down")), Exit::Unreachable);
         assert_eq!(code(tonic::Status::internal("?")), Exit::Failure);
+        assert_eq!(code(tonic::Status::unauthenticated("no token")), Exit::NotAllowed);
+        assert_eq!(code(tonic::Status::permission_denied("a reader's")), Exit::NotAllowed);
     }
 }

@@ -20,6 +20,7 @@ use tonic::Status;
 use crate::admit::Admitted;
 use crate::board::{Board, Entry};
 use crate::clock::Clock;
+use crate::lead::Lead;
 use crate::recorder::Recorder;
 use crate::rendezvous::Rooms;
 use crate::scribe::{Purpose, Scribe};
@@ -91,6 +92,7 @@ impl Mailbox {
 pub(crate) struct Actor {
     pub(crate) core: Core,
     pub(crate) clock: Clock,
+    pub(crate) lead: Lead,
     pub(crate) scribe: Scribe,
     /// What jobs are to do once their records are in the journal.
     pub(crate) gate: Gate,
@@ -134,6 +136,8 @@ impl Actor {
             let now = self.clock.now();
             let away = now - std::mem::replace(&mut beat, now);
             if away > self.core.lease_ms() / 2 {
+                // Another coordinator may have taken over meanwhile: nothing is granted before that is known.
+                self.lead.confirm().await.map_err(Lost)?;
                 tracing::warn!("was not running for {away} ms: all leases begin anew");
                 self.feed(Event::WasAway).await?;
             }
@@ -215,6 +219,7 @@ impl Actor {
         events: Vec<r2o_storage::run::EventRecord>,
     ) -> Option<Arc<Entry>> {
         let view = self.core.job(name)?;
+        let store = store.fenced(self.lead.fence());
         let ended = view.state.has_ended();
         let entry = Entry::new(view.clone(), epochs, store.clone(), events, self.clock);
         self.board.insert(name, Arc::clone(&entry));

@@ -1,12 +1,14 @@
 //! The service of workers: one stream each.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use r2o_coordinator_core::{Event, Session};
+use r2o_proto::v1::coordinator_message::Kind as To;
 use r2o_proto::v1::fleet_server::Fleet;
 use r2o_proto::v1::worker_message::Kind;
-use r2o_proto::v1::{CoordinatorMessage, JobLog, LogLine, Notice, WorkerMessage};
+use r2o_proto::v1::{CoordinatorMessage, JobLog, LogLine, Notice, Refused, WorkerMessage};
 use r2o_telemetry::TaskKind;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -15,7 +17,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::actor::{Line, Mailbox, Message};
 use crate::board::Board;
+use crate::limits::{self, sentence};
 use crate::wire;
+
+/// How long a stream may be open without a word: nobody else is kept waiting by one, but it takes room.
+const HELLO_WAIT: Duration = Duration::from_secs(10);
 
 /// Serves workers.
 #[derive(Debug, Clone)]
@@ -34,26 +40,28 @@ impl Fleet for FleetService {
         request: Request<Streaming<WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let mut incoming = request.into_inner();
-        let first = incoming.message().await?.and_then(|m| m.kind);
+        let first = tokio::time::timeout(HELLO_WAIT, incoming.message()).await;
+        let first =
+            first.map_err(|_| Status::deadline_exceeded("no message came within 10 s: a session begins with a Hello"));
+        let first = first??.and_then(|m| m.kind);
         let Some(Kind::Hello(hello)) = first else {
             return Err(Status::invalid_argument("the first message of a session must be a Hello"));
         };
+        let (outbox, outgoing) = mpsc::unbounded_channel();
+        if let Some(reason) = limits::refusal(&hello) {
+            // To come again is of no use, which a refusal says, unlike a status.
+            tracing::warn!("a worker is refused: {reason}");
+            let _sent = outbox.send(Ok(wire::message(To::Refused(Refused { reason }))));
+            return Ok(Response::new(Box::pin(UnboundedReceiverStream::new(outgoing))));
+        }
         let held = wire::held(&hello);
         let worker = wire::worker_info(hello);
-        for (field, value) in
-            [("worker", &worker.name), ("incarnation", &worker.incarnation), ("device", &worker.device)]
-        {
-            if value.is_empty() {
-                return Err(Status::invalid_argument(format!("hello.{field}: is empty")));
-            }
-        }
-        let (outbox, outgoing) = mpsc::unbounded_channel();
         let line = Line { outbox, end: self.stop.child_token() };
         let (reply, session) = oneshot::channel();
-        let (name, end) = (worker.name.clone(), line.end.clone());
+        let (name, end, outbox) = (worker.name.clone(), line.end.clone(), line.outbox.clone());
         self.mailbox.send(Message::Join { worker, held, line, reply });
         let session = session.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
-        let reader = Reader { session, name, mailbox: self.mailbox.clone(), board: self.board.clone() };
+        let reader = Reader { session, name, outbox, mailbox: self.mailbox.clone(), board: self.board.clone() };
         let _runs_on = r2o_telemetry::spawn("session", TaskKind::Work, reader.run(incoming, end.clone()));
         // What was sent before the end, such as a refusal, still goes out.
         let stop = self.stop.clone();
@@ -66,6 +74,7 @@ impl Fleet for FleetService {
 struct Reader {
     session: Session,
     name: String,
+    outbox: mpsc::UnboundedSender<Result<CoordinatorMessage, Status>>,
     mailbox: Mailbox,
     board: Board,
 }
@@ -79,11 +88,21 @@ impl Reader {
                 () = end.cancelled() => break ("its stream was closed".to_owned(), false),
             };
             match message {
-                Ok(Some(WorkerMessage { kind: Some(Kind::Goodbye(bye)) })) => break (bye.reason, true),
+                Ok(Some(WorkerMessage { kind: Some(Kind::Goodbye(bye)) })) => break (sentence(bye.reason), true),
                 Ok(Some(WorkerMessage { kind: Some(kind) })) => self.take(kind),
                 Ok(Some(WorkerMessage { kind: None })) => {}
                 Ok(None) => break ("its stream ended".to_owned(), false),
-                Err(status) => break (format!("its stream broke: {}", status.message()), false),
+                Err(status) => {
+                    let reason = match limits::too_large(&status) {
+                        Some(reason) => {
+                            let refused = Refused { reason: reason.clone() };
+                            let _gone = self.outbox.send(Ok(wire::message(To::Refused(refused))));
+                            reason
+                        }
+                        None => format!("its stream broke: {}", status.message()),
+                    };
+                    break (reason, false);
+                }
             }
         };
         tracing::info!(worker = self.name, goodbye, "worker left: {reason}");
@@ -104,6 +123,7 @@ impl Reader {
 
     fn log(&self, line: LogLine) {
         let LogLine { job, level, target, message, unix_ms } = line;
+        let [level, target, message] = [level, target, message].map(sentence);
         let line = JobLog { unix_ms, worker: self.name.clone(), level, target, message };
         if job.is_empty() {
             self.mailbox.send(Message::Log { session: self.session, line });
@@ -115,7 +135,8 @@ impl Reader {
     fn notice(&self, notice: Notice) {
         if let Some(entry) = self.board.get(&notice.job) {
             let warning = ["Failed", "Damaged", "NotWritten"].iter().any(|end| notice.reason.ends_with(end));
-            entry.announce(&notice.reason, format!("worker {}: {}", self.name, notice.message), warning);
+            let message = format!("worker {}: {}", self.name, sentence(notice.message));
+            entry.announce(&sentence(notice.reason), message, warning);
         }
     }
 }

@@ -20,12 +20,17 @@ mod clock;
 mod dataset;
 mod feed;
 mod fleet;
+mod guard;
+mod lead;
+mod limits;
 mod options;
 mod recorder;
 mod rendezvous;
 mod scribe;
 mod service;
+mod tokens;
 mod wire;
 
 pub use options::Options;
 pub use service::{Ended, Handle, Service, StartError};
+pub use tokens::TokensError;

@@ -38,6 +38,13 @@ struct Cli {
     /// Seconds that a coordinator's lead over the state lasts when it is not renewed.
     #[arg(long, default_value_t = 15.0)]
     leader_lease: f64,
+    /// Wait while another coordinator leads, and take over when it is gone.
+    #[arg(long)]
+    standby: bool,
+    /// File of the tokens that are served, each line a role (worker, reader, submitter, admin) and a token; it is read
+    /// again when it changes.
+    #[arg(long, env = "R2O_TOKENS", value_name = "FILE")]
+    tokens: Option<PathBuf>,
     /// Look of log lines: text or json.
     #[arg(long, env = "R2O_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -61,6 +68,8 @@ impl Cli {
         options.core.parity_steps = self.parity_steps;
         options.core.join_window_ms = (self.join_window.max(0.0) * 1000.0) as u64;
         options.leader_lease = seconds("leader-lease", self.leader_lease)?;
+        options.standby = self.standby;
+        options.tokens.clone_from(&self.tokens);
         Ok(options)
     }
 }
@@ -87,7 +96,20 @@ fn run(cli: &Cli) -> Result<()> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         tracing::info!("r2o-coordinator {} on state {}", build_info(), options.state);
-        let mut handle = Service::start(options).await?;
+        if options.tokens.is_none() && !options.listen.ip().is_loopback() {
+            tracing::warn!(
+                "listens on {} and serves everybody who reaches it: give --tokens FILE, or listen on 127.0.0.1",
+                options.listen
+            );
+        }
+        let started = tokio::select! {
+            started = Service::start(options) => started,
+            signal = signalled() => {
+                tracing::info!("{}: stopping", signal?);
+                return Ok(());
+            }
+        };
+        let mut handle = started?;
         let ended = tokio::select! {
             ended = handle.ended() => ended,
             signal = signalled() => {

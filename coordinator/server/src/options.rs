@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use r2o_coordinator_core::Config;
 
@@ -21,6 +21,12 @@ pub struct Options {
     pub leader_lease: Duration,
     /// How often history and events are written while a job runs.
     pub flush: Duration,
+    /// Whether to wait while another coordinator leads, and take over when it is gone, rather than to fail.
+    pub standby: bool,
+    /// The file of tokens that are served; `None`: everybody is.
+    pub tokens: Option<PathBuf>,
+    /// Where this coordinator's clock begins: the system's, except in tests of clocks that are wrong.
+    pub clock: SystemTime,
     /// Journal records after which one repeats them all, and they are deleted.
     pub compact_after: u64,
 }
@@ -36,6 +42,9 @@ impl Options {
             core: Config::default(),
             leader_lease: Duration::from_secs(15),
             flush: Duration::from_secs(5),
+            standby: false,
+            tokens: None,
+            clock: SystemTime::now(),
             compact_after: 1_000,
         }
     }

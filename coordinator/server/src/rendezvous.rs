@@ -12,13 +12,14 @@ use r2o_proto::v1::{
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-/// Bytes of one value; groups exchange addresses and hashes.
-const VALUE_BYTES_MAX: usize = 1 << 20;
+use crate::limits::{KEY_BYTES, ROOM_BYTES, VALUE_BYTES};
 
 #[derive(Debug)]
 struct Room {
     generation: u64,
     keys: HashMap<String, Vec<u8>>,
+    /// Of all keys and values.
+    bytes: usize,
     /// Dropped with the room, which wakes whoever waits.
     changed: watch::Sender<()>,
 }
@@ -34,7 +35,7 @@ impl Rooms {
 
     /// Opens an empty room; the one of an earlier generation is gone with its keys.
     pub(crate) fn open(&self, job: &str, generation: u64) {
-        let room = Room { generation, keys: HashMap::new(), changed: watch::Sender::new(()) };
+        let room = Room { generation, keys: HashMap::new(), bytes: 0, changed: watch::Sender::new(()) };
         self.lock().insert(job.to_owned(), room);
     }
 
@@ -61,17 +62,37 @@ impl Rooms {
 }
 
 impl Room {
-    fn put(&mut self, key: String, value: Vec<u8>) {
+    fn put(&mut self, key: String, value: Vec<u8>) -> Result<(), Status> {
+        let more = key.len() + value.len();
+        let less = self.keys.get(&key).map_or(0, |old| key.len() + old.len());
+        let bytes = self.bytes - less + more;
+        if bytes > ROOM_BYTES {
+            return Err(Status::resource_exhausted(format!(
+                "key {key}: a generation's keys and values would have {bytes} bytes, at most {ROOM_BYTES} are kept"
+            )));
+        }
+        self.bytes = bytes;
         self.keys.insert(key, value);
         self.changed.send_replace(());
+        Ok(())
+    }
+
+    fn take_out(&mut self, key: &str) -> bool {
+        let old = self.keys.remove(key);
+        self.bytes -= old.as_ref().map_or(0, |value| key.len() + value.len());
+        old.is_some()
     }
 }
 
 fn check_size(key: &str, value: &[u8]) -> Result<(), Status> {
-    if value.len() <= VALUE_BYTES_MAX {
-        return Ok(());
+    if key.len() > KEY_BYTES {
+        return Err(Status::invalid_argument(format!("a key of {} bytes: a key has at most {KEY_BYTES}", key.len())));
     }
-    Err(Status::invalid_argument(format!("key {key}: {} bytes, at most {VALUE_BYTES_MAX} are kept", value.len())))
+    if value.len() > VALUE_BYTES {
+        let message = format!("key {key}: a value of {} bytes, at most {VALUE_BYTES} are kept", value.len());
+        return Err(Status::invalid_argument(message));
+    }
+    Ok(())
 }
 
 #[tonic::async_trait]
@@ -79,10 +100,7 @@ impl Rendezvous for Rooms {
     async fn set(&self, request: Request<SetRequest>) -> Result<Response<SetResponse>, Status> {
         let SetRequest { scope, key, value } = request.into_inner();
         check_size(&key, &value)?;
-        self.with(scope.as_ref(), |room| {
-            room.put(key, value);
-            Ok(())
-        })?;
+        self.with(scope.as_ref(), |room| room.put(key, value))?;
         Ok(Response::new(SetResponse {}))
     }
 
@@ -110,6 +128,7 @@ impl Rendezvous for Rooms {
 
     async fn add(&self, request: Request<AddRequest>) -> Result<Response<AddResponse>, Status> {
         let AddRequest { scope, key, delta } = request.into_inner();
+        check_size(&key, &[])?;
         let value = self.with(scope.as_ref(), |room| {
             // A counter is its decimal text, as c10d's own stores keep it.
             let old = match room.keys.get(&key) {
@@ -120,7 +139,7 @@ impl Rendezvous for Rooms {
                     .ok_or_else(|| Status::failed_precondition(format!("key {key} is not a number")))?,
             };
             let value = old.wrapping_add(delta);
-            room.put(key, value.to_string().into_bytes());
+            room.put(key, value.to_string().into_bytes())?;
             Ok(value)
         })?;
         Ok(Response::new(AddResponse { value }))
@@ -133,7 +152,7 @@ impl Rendezvous for Rooms {
             Some(old) if *old != expected => Ok(old.clone()),
             None if !expected.is_empty() => Ok(expected),
             _ => {
-                room.put(key, desired.clone());
+                room.put(key, desired.clone())?;
                 Ok(desired)
             }
         })?;
@@ -148,7 +167,7 @@ impl Rendezvous for Rooms {
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
         let DeleteRequest { scope, key } = request.into_inner();
-        let deleted = self.with(scope.as_ref(), |room| Ok(room.keys.remove(&key).is_some()))?;
+        let deleted = self.with(scope.as_ref(), |room| Ok(room.take_out(&key)))?;
         Ok(Response::new(DeleteResponse { deleted }))
     }
 }

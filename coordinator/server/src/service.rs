@@ -10,7 +10,7 @@ use r2o_proto::v1::fleet_server::FleetServer;
 use r2o_proto::v1::jobs_server::JobsServer;
 use r2o_proto::v1::rendezvous_server::RendezvousServer;
 use r2o_storage::journal::{Journal, JournalError};
-use r2o_storage::leader::{self, AcquireError, Holder, Lease, RenewError};
+use r2o_storage::leader::{self, AcquireError, Holder, Lease};
 use r2o_storage::{StorageError, Store};
 use r2o_telemetry::{TaskHandle, TaskKind, chain, spawn};
 use tokio::net::TcpListener;
@@ -24,13 +24,17 @@ use crate::api::JobsService;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::fleet::FleetService;
+use crate::guard::Guarded;
+use crate::lead::{self, Lead};
+use crate::limits;
 use crate::options::Options;
 use crate::rendezvous::Rooms;
 use crate::scribe::Scribe;
+use crate::tokens::{Tokens, TokensError};
 
-/// A checkpoint's part lists all tensors of a worker's share.
-const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const PING_EVERY: Duration = Duration::from_secs(10);
+/// How often a coordinator that stands by looks at the lease.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long open requests may take to end after the streams were told to.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -46,6 +50,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The tokens cannot be read.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     /// The state's storage cannot be used.
     #[error(transparent)]
     State(#[from] StorageError),
@@ -103,21 +110,27 @@ impl Service {
     /// # Errors
     /// [`StartError`] says what to do; nothing is left behind.
     pub async fn start(options: Options) -> Result<Handle, StartError> {
+        let tokens = Tokens::open(options.tokens.as_deref())?;
+        let state = r2o_storage::open(&options.state)?;
+        let clock = Clock::starting_at(options.clock);
+        let ttl = i64::try_from(options.leader_lease.as_millis()).unwrap_or(i64::MAX);
+        // Nobody must find an address where nothing is served yet: it listens once it may lead.
+        let before = if options.standby { Some(stand_by(&state, clock).await?) } else { None };
         let listen_error = |source| StartError::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         let url = format!("http://{address}");
-        let clock = Clock::new();
-        let state = r2o_storage::open(&options.state)?;
-        let ttl = i64::try_from(options.leader_lease.as_millis()).unwrap_or(i64::MAX);
-        let lease = leader::acquire(&state, Holder::this_process(&url), ttl, clock.unix_ms()).await?;
-        match serve(&options, listener, state, clock, lease).await {
+        let lease = match before {
+            Some(watch) => watch.take_over(Holder::this_process(&url), ttl, clock.unix_ms()).await?,
+            None => leader::acquire(&state, Holder::this_process(&url), ttl, clock.unix_ms()).await?,
+        };
+        match serve(&options, listener, state, clock, lease, tokens).await {
             Ok(handle) => {
                 tracing::info!("serves at {url}");
                 Ok(handle)
             }
             Err((error, lease)) => {
-                give_back(lease).await;
+                lead::give_back(lease).await;
                 Err(error)
             }
         }
@@ -130,34 +143,39 @@ async fn serve(
     state: Store,
     clock: Clock,
     lease: Lease,
-) -> Result<Handle, (StartError, Option<Lease>)> {
+    tokens: Tokens,
+) -> Result<Handle, (StartError, Lease)> {
     let (sender, inbox) = mpsc::unbounded_channel();
     let (mailbox, stop) = (Mailbox(sender), CancellationToken::new());
     let (board, rooms) = (Board::default(), Rooms::default());
-    let restored = restored(options, &state, clock, &board, &rooms, &mailbox).await;
+    let lead = Lead::new(clock, lease.had_at(), options.leader_lease);
+    let restored = restored(options, &state, clock, &lead, &board, &rooms, &mailbox).await;
     let (actor, address) = match restored.and_then(|actor| Ok((actor, write_address(options, &listener)?))) {
         Ok(ready) => ready,
-        Err(error) => return Err((error, Some(lease))),
+        Err(error) => return Err((error, lease)),
     };
     let jobs = JobsService { mailbox: mailbox.clone(), board: board.clone(), state, stop: stop.clone() };
     let fleet = FleetService { mailbox: mailbox.clone(), board, stop: stop.clone() };
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<JobsServer<JobsService>>().await;
     health.set_serving::<FleetServer<FleetService>>().await;
+    let fleet_server = FleetServer::new(fleet).max_decoding_message_size(limits::FLEET_MESSAGE_BYTES);
+    let rendezvous_server = RendezvousServer::new(rooms).max_decoding_message_size(limits::RENDEZVOUS_MESSAGE_BYTES);
+    let jobs_server = JobsServer::new(jobs).max_decoding_message_size(limits::JOBS_MESSAGE_BYTES);
     let server = Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_EVERY))
         .tcp_nodelay(true)
         .add_service(health_server)
-        .add_service(FleetServer::new(fleet).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(RendezvousServer::new(rooms))
-        .add_service(JobsServer::new(jobs).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(Guarded::new(fleet_server, &tokens))
+        .add_service(Guarded::new(rendezvous_server, &tokens))
+        .add_service(Guarded::new(jobs_server, &tokens))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
     Ok(Handle {
         address,
         actor: spawn("actor", TaskKind::Service, actor.run(inbox)),
         server: spawn("server", TaskKind::Service, server),
-        lease: spawn("lease", TaskKind::Service, keep(lease, clock, options.leader_lease, stop.clone())),
+        lease: spawn("lease", TaskKind::Service, lead.keep(lease, options.leader_lease, stop.clone())),
         mailbox,
         stop,
     })
@@ -167,6 +185,7 @@ async fn restored(
     options: &Options,
     state: &Store,
     clock: Clock,
+    lead: &Lead,
     board: &Board,
     rooms: &Rooms,
     mailbox: &Mailbox,
@@ -174,10 +193,12 @@ async fn restored(
     let (journal, records) = Journal::open(state).await?;
     let fold = Fold::of(&records)?;
     let (jobs, last_generation) = (fold.jobs(), fold.last_generation);
-    let scribe = Scribe::start(journal, state.clone(), fold, options.compact_after, clock, mailbox.clone());
+    let scribe =
+        Scribe::start(journal, state.fenced(lead.fence()), fold, options.compact_after, clock, mailbox.clone());
     let mut actor = Actor {
         core: Core::new(options.core.clone(), last_generation),
         clock,
+        lead: lead.clone(),
         scribe,
         gate: Gate::default(),
         submissions: VecDeque::new(),
@@ -207,29 +228,26 @@ fn write_address(options: &Options, listener: &TcpListener) -> Result<SocketAddr
     Ok(address)
 }
 
-/// Renews the lease until the end, then gives it back. The answer says why it was lost, if it was.
-async fn keep(mut lease: Lease, clock: Clock, ttl: Duration, stop: CancellationToken) -> Option<String> {
-    let mut beat = tokio::time::interval(ttl / 4);
+/// Waits until nobody leads any more.
+async fn stand_by(state: &Store, clock: Clock) -> Result<leader::Watch, StartError> {
+    let mut watch = leader::Watch::new(state.clone());
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut said = None;
     loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            _ = beat.tick() => match lease.renew(clock.unix_ms()).await {
-                Ok(()) => {}
-                Err(error @ RenewError::Lost { .. }) => return Some(error.to_string()),
-                // The journal fences; without a lease nobody else may have taken over yet.
-                Err(error) => tracing::warn!("the leader's lease is not renewed: {}", chain(&error)),
-            },
+        look.tick().await;
+        match watch.leader(clock.unix_ms()).await {
+            Ok(None) => return Ok(watch),
+            Ok(Some(holder)) => {
+                let holder = holder.to_string();
+                if said.as_ref() != Some(&holder) {
+                    tracing::info!("stands by while another coordinator leads ({holder})");
+                }
+                said = Some(holder);
+            }
+            Err(AcquireError::Storage(error)) => tracing::warn!("cannot see who leads: {}", chain(&error)),
+            Err(error) => return Err(error.into()),
         }
-    }
-    give_back(Some(lease)).await;
-    None
-}
-
-async fn give_back(lease: Option<Lease>) {
-    if let Some(lease) = lease
-        && let Err(error) = lease.release().await
-    {
-        tracing::warn!("the leader's lease is not given back: {}", chain(&error));
     }
 }
 

@@ -9,6 +9,8 @@ use r2o_proto::v1::{self as wire, CoordinatorMessage, coordinator_message};
 use r2o_storage::history::{LaneRecord, StepRecord};
 use r2o_storage::run::EventRecord;
 
+use crate::limits::sentence;
+
 pub(crate) fn job_state(state: JobState) -> wire::JobState {
     match state {
         JobState::Queued => wire::JobState::Queued,
@@ -34,7 +36,7 @@ pub(crate) fn message(kind: coordinator_message::Kind) -> CoordinatorMessage {
 }
 
 pub(crate) fn worker_info(hello: wire::Hello) -> WorkerInfo {
-    let wire::Hello { worker, incarnation, version, device, address, threads, held: _ } = hello;
+    let wire::Hello { worker, incarnation, version, device, address, threads, held: _, protocol: _ } = hello;
     WorkerInfo { name: worker, incarnation, version, device, address, threads }
 }
 
@@ -95,18 +97,26 @@ pub(crate) fn event(session: Session, kind: Kind) -> Option<Event> {
             Event::StepReported { session, generation: r.generation, step: r.step, report: report(r) }
         }
         Kind::CheckpointPart(p) => {
-            let part = if p.error.is_empty() { Ok(p.tensors.into_iter().map(tensor).collect()) } else { Err(p.error) };
+            let part = if p.error.is_empty() {
+                Ok(p.tensors.into_iter().map(tensor).collect())
+            } else {
+                Err(sentence(p.error))
+            };
             Event::PartUploaded { session, generation: p.generation, step: p.step, part }
         }
-        Kind::Draining(d) => Event::WorkerDraining { session, reason: d.reason },
+        Kind::Draining(d) => Event::WorkerDraining { session, reason: sentence(d.reason) },
         Kind::Prepared(p) => Event::WorkerPrepared { session, job: p.job },
         Kind::Recovered(r) => Event::StepsRecovered {
             session,
             generation: r.generation,
             reports: r.reports.into_iter().map(|r| (r.step, report(r))).collect(),
         },
-        Kind::GenerationFailed(f) => Event::GenerationFailed { session, generation: f.generation, reason: f.reason },
-        Kind::JobFailed(f) => Event::JobFailed { session, generation: f.generation, step: f.step, reason: f.reason },
+        Kind::GenerationFailed(f) => {
+            Event::GenerationFailed { session, generation: f.generation, reason: sentence(f.reason) }
+        }
+        Kind::JobFailed(f) => {
+            Event::JobFailed { session, generation: f.generation, step: f.step, reason: sentence(f.reason) }
+        }
         Kind::Hello(_) | Kind::LogLine(_) | Kind::Notice(_) | Kind::Goodbye(_) => return None,
     })
 }
@@ -129,7 +139,8 @@ fn report(report: wire::StepReport) -> StepReport {
     StepReport {
         lanes,
         gradient_norm: report.gradient_norm,
-        timings: report.timings.into_iter().map(|t| (t.phase, t.seconds)).collect(),
+        // The history has no word for a time that is no number.
+        timings: report.timings.into_iter().filter(|t| t.seconds.is_finite()).map(|t| (t.phase, t.seconds)).collect(),
         tensor_digests: report.tensor_digests,
         tensor_names: report.tensor_names,
     }

@@ -3,6 +3,8 @@
 // Helpers outside of #[test] functions are tests, too.
 #![allow(clippy::unwrap_used)]
 
+#[path = "it/hostile.rs"]
+mod hostile;
 #[path = "it/journal.rs"]
 mod journal;
 #[path = "it/kit.rs"]
@@ -15,3 +17,7 @@ mod refusals;
 mod rendezvous;
 #[path = "it/restart.rs"]
 mod restart;
+#[path = "it/tokens.rs"]
+mod tokens;
+#[path = "it/two.rs"]
+mod two;

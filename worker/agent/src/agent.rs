@@ -6,12 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use r2o_proto::token::{TokenChannel, TokenFile};
 use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{Draining, Goodbye, Hello, LogLine, Prepared, Ready};
 use r2o_telemetry::{LogFormat, LogOptions, TaskKind};
 use r2o_worker_core::{Command, Core, Event, ExitReason};
 use tokio::sync::mpsc;
-use tonic::transport::Channel;
 
 use crate::cli::RunOptions;
 use crate::leave::{Request, Requests};
@@ -51,7 +51,7 @@ pub(crate) fn run(options: RunOptions) -> ExitCode {
 /// Everything that the loop below owns.
 struct Agent {
     core: Core,
-    channel: Channel,
+    channel: TokenChannel,
     hello: Hello,
     events: mpsc::UnboundedSender<Event>,
     outboxes: mpsc::UnboundedSender<Outbox>,
@@ -74,8 +74,9 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         address: options.advertise.clone(),
         threads: u32::try_from(threads).unwrap_or(u32::MAX),
         held: None,
+        protocol: r2o_proto::PROTOCOL,
     };
-    let channel = session::channel(&options.coordinator)?;
+    let channel = TokenFile::new(options.token_file.clone()).on(session::channel(&options.coordinator)?);
     let (events, mut event_queue) = mpsc::unbounded_channel();
     let (outboxes, mut outbox_queue) = mpsc::unbounded_channel();
     let settings = trainer::Settings {

@@ -42,6 +42,9 @@ pub(crate) struct RunOptions {
     /// The coordinator's gRPC address.
     #[arg(long, env = "R2O_COORDINATOR", default_value = "http://127.0.0.1:7070")]
     pub(crate) coordinator: String,
+    /// File whose first line is the token that this worker shows; read again for every request.
+    #[arg(long, env = "R2O_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// Stable name, unique in the fleet; default: host name and process id.
     #[arg(long, env = "R2O_WORKER_NAME")]
     pub(crate) name: Option<String>,

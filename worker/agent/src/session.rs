@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use r2o_proto::token::TokenChannel;
 use r2o_proto::v1::coordinator_message::Kind as From;
 use r2o_proto::v1::fleet_client::FleetClient;
 use r2o_proto::v1::worker_message::Kind;
@@ -11,6 +12,7 @@ use r2o_telemetry::TaskKind;
 use r2o_worker_core::Event;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::wire;
@@ -49,7 +51,7 @@ impl Outbox {
 /// Connects in the background until it works, then feeds `events` until the stream ends with [`Event::Disconnected`].
 /// The outbox is handed over before [`Event::Connected`] is sent.
 pub(crate) fn open(
-    channel: Channel,
+    channel: TokenChannel,
     hello: Hello,
     events: mpsc::UnboundedSender<Event>,
     outboxes: mpsc::UnboundedSender<Outbox>,
@@ -81,7 +83,7 @@ enum Served {
 }
 
 async fn run(
-    channel: Channel,
+    channel: TokenChannel,
     hello: Hello,
     events: &mpsc::UnboundedSender<Event>,
     outboxes: &mpsc::UnboundedSender<Outbox>,
@@ -89,7 +91,15 @@ async fn run(
     let (sender, receiver) = mpsc::unbounded_channel();
     sender.send(wire::message(Kind::Hello(hello))).context("the stream closed before the first message")?;
     let mut client = FleetClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let mut incoming = client.session(UnboundedReceiverStream::new(receiver)).await?.into_inner();
+    let mut incoming = match client.session(UnboundedReceiverStream::new(receiver)).await {
+        Ok(session) => session.into_inner(),
+        // To try again is of no use before a person gave another token.
+        Err(status) if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) => {
+            let _agent_is_gone = events.send(Event::Refused(status.message().to_owned()));
+            return Ok(Served::No);
+        }
+        Err(status) => return Err(status.into()),
+    };
 
     let Some(first) = incoming.message().await? else { return Ok(Served::No) };
     let heartbeat = match &first.kind {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use r2o_proto::token::TokenChannel;
 use r2o_proto::v1::rendezvous_client::RendezvousClient;
 use r2o_proto::v1::{AddRequest, CheckRequest, CompareSetRequest, DeleteRequest, GetRequest, Scope, SetRequest};
 use tokio::runtime::Handle;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 /// How long one waiting call stays open before it is asked again: a released generation then ends within this time
@@ -15,14 +15,14 @@ const POLL: Duration = Duration::from_secs(10);
 /// c10d::Store over gRPC. Calls block the calling thread, which must not be one of the runtime's.
 #[derive(Debug, Clone)]
 pub(crate) struct RendezvousStore {
-    client: RendezvousClient<Channel>,
+    client: RendezvousClient<TokenChannel>,
     runtime: Handle,
     scope: Scope,
 }
 
 impl RendezvousStore {
     /// A store whose keys belong to one generation of one job.
-    pub(crate) fn new(channel: Channel, runtime: Handle, job: &str, generation: u64) -> Self {
+    pub(crate) fn new(channel: TokenChannel, runtime: Handle, job: &str, generation: u64) -> Self {
         Self { client: RendezvousClient::new(channel), runtime, scope: Scope { job: job.to_owned(), generation } }
     }
 

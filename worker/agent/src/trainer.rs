@@ -15,11 +15,11 @@ use base::Base;
 use crossbeam_channel::{Receiver, Sender};
 use r2o_c10d::ProcessGroup;
 use r2o_engine::host::Device;
+use r2o_proto::token::TokenChannel;
 use r2o_telemetry::TaskKind;
 use r2o_worker_core::{Assignment, Event, Failure, Ticket};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
-use tonic::transport::Channel;
 
 use crate::cli::DeviceChoice;
 use crate::session::Outbox;
@@ -42,7 +42,7 @@ pub(crate) struct Settings {
     /// Address of the data plane.
     pub(crate) advertise: String,
     /// To the coordinator.
-    pub(crate) channel: Channel,
+    pub(crate) channel: TokenChannel,
     /// For storage and rendezvous calls from the computing thread.
     pub(crate) runtime: Handle,
 }

@@ -155,6 +155,11 @@ pub(crate) struct FakeWorker {
 
 impl FakeWorker {
     pub(crate) async fn join(handle: &Handle, name: &str) -> Self {
+        Self::try_join(&handle.url(), name).await.expect("the coordinator serves")
+    }
+
+    /// Joins, unless the coordinator has gone.
+    pub(crate) async fn try_join(url: &str, name: &str) -> Option<Self> {
         let (outbox, messages) = mpsc::unbounded_channel();
         let hello = Hello {
             worker: name.to_owned(),
@@ -164,11 +169,12 @@ impl FakeWorker {
             address: "127.0.0.1".to_owned(),
             threads: 1,
             held: None,
+            protocol: r2o_proto::PROTOCOL,
         };
         outbox.send(WorkerMessage { kind: Some(Kind::Hello(hello)) }).unwrap();
-        let mut client = FleetClient::connect(handle.url()).await.unwrap();
-        let inbox = client.session(UnboundedReceiverStream::new(messages)).await.unwrap().into_inner();
-        Self { outbox, inbox, rank: 0, lanes: Vec::new(), spec: String::new(), assignments: Vec::new() }
+        let mut client = FleetClient::connect(url.to_owned()).await.ok()?;
+        let inbox = client.session(UnboundedReceiverStream::new(messages)).await.ok()?.into_inner();
+        Some(Self { outbox, inbox, rank: 0, lanes: Vec::new(), spec: String::new(), assignments: Vec::new() })
     }
 
     pub(crate) fn say(&self, kind: Kind) {
