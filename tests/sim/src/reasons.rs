@@ -32,6 +32,7 @@ fn situation(view: &JobView) -> Situation {
         Reason::CheckpointsFail { .. } => 13,
         Reason::Finalizing { .. } => 14,
         Reason::Ended { .. } => 15,
+        Reason::JournalNotWritten { .. } => 17,
     };
     (kind, view.generation, view.committed, view.checkpoint.unwrap_or(0))
 }
@@ -136,6 +137,7 @@ fn untrue(coordinator: &Coordinator, view: &JobView) -> Option<String> {
         }
         Reason::NoWorkers { .. } => (!workers.is_empty()).then(|| format!("{} are connected", workers.len())),
         Reason::NoSuchDevice { .. } => Some("every worker has it".to_owned()),
+        Reason::JournalNotWritten { .. } => Some("a core knows nothing of that".to_owned()),
         Reason::TooFewWorkers { needed, free: said, busy } => {
             let enough = *said >= *needed as usize;
             let more = *said > free || *busy > workers.len() - free;
