@@ -62,9 +62,13 @@ impl World {
         let Ok(record) = serde_json::from_slice::<Record>(record) else { return };
         match record {
             Record::GenerationOpened { generation, .. } => {
+                let highest = self.oracle.recorded.last_key_value();
+                let highest = highest.map_or((0, id), |(highest, (by, _))| (*highest, *by));
                 let other = self.oracle.recorded.insert(generation, (id, number));
-                let highest =
-                    self.oracle.recorded.last_key_value().map_or((0, id), |(highest, (by, _))| (*highest, *by));
+                // Its answer was lost, and it is put again.
+                if other == Some((id, number)) {
+                    return;
+                }
                 let again = other.is_some_and(|other| other != (id, number));
                 // Of one coordinator the records of two jobs may change places: each job waits for its own.
                 if again || highest.0 > generation && highest.1 != id {
@@ -136,9 +140,8 @@ impl World {
         if !matches!(a.start, Start::Peers { .. }) {
             self.oracle.line(&a.job).lineage = a.generation;
         }
-        let lines = self.coordinators.get(&id).map(|c| &c.lines);
-        let stream = |m: &r2o_coordinator_core::Member| self.streams.get(lines?.get(&m.session)?);
-        let workers = a.members.iter().filter_map(stream).filter_map(|s| self.workers.get(&s.worker));
+        let members = self.members(id, a);
+        let workers = members.iter().filter_map(|process| self.workers.get(process));
         let versions: BTreeSet<&str> = workers.map(|w| w.info.version.as_str()).collect();
         if versions.len() > 1 && self.course(&a.job).job.spec.reproducible {
             let what = format!("generation {} of {}, which is reproducible, mixes versions", a.generation, a.job);
@@ -150,9 +153,22 @@ impl World {
         self.oracle.decisions.entry((id, generation)).or_insert((promise, what));
     }
 
-    /// A coordinator has decided who goes on with a job, and from where. It counts once it takes effect: until then
-    /// another coordinator may have become the one that decides.
+    /// A coordinator has decided who goes on with a job, and from where.
     pub(crate) fn decided(&mut self, id: Process, a: &Assignment) {
+        self.judge(id, a);
+        self.members(id, a).iter().for_each(|p| _ = self.oracle.placed.insert((id, *p), a.job.clone()));
+    }
+
+    /// The processes behind the members of a generation, as far as their streams are there.
+    fn members(&self, id: Process, a: &Assignment) -> Vec<Process> {
+        let lines = self.coordinators.get(&id).map(|c| &c.lines);
+        let stream = |m: &r2o_coordinator_core::Member| self.streams.get(lines?.get(&m.session)?);
+        a.members.iter().filter_map(stream).map(|s| s.worker).collect()
+    }
+
+    /// What is wrong with a decision. It counts once it takes effect: until then another coordinator may have become the
+    /// one that decides.
+    fn judge(&mut self, id: Process, a: &Assignment) {
         let (job, number) = (a.job.as_str(), a.generation);
         let streams: Vec<u64> =
             self.coordinators.get(&id).map(|c| c.lines.values().copied().collect()).unwrap_or_default();
@@ -168,11 +184,7 @@ impl World {
             let base = worker.trainer.base_of(job)?;
             base.since.filter(|at| *at >= since).map(|_| (base.step, base.state))
         };
-        let members: Vec<Process> = {
-            let lines = self.coordinators.get(&id).map(|c| &c.lines);
-            let stream = |m: &r2o_coordinator_core::Member| lines.and_then(|l| l.get(&m.session)).copied();
-            a.members.iter().filter_map(stream).filter_map(|s| self.streams.get(&s)).map(|s| s.worker).collect()
-        };
+        let members = self.members(id, a);
         let from = match a.start {
             Start::Seed | Start::Checkpoint => Some(a.step),
             Start::Peers { since } => members.iter().filter_map(|p| held(self, *p, since)).map(|(step, _)| step).max(),
@@ -182,7 +194,6 @@ impl World {
         let (committed, forgiven) = (self.oracle.line(job).committed, self.oracle.line(job).forgiven);
         // Nobody holds anything any more, which forming will show: the next decision is the one that counts.
         let chosen = from;
-        members.iter().for_each(|p| _ = self.oracle.placed.insert((id, *p), job.to_owned()));
         let Some(from) = chosen.filter(|_| !unknown) else { return };
         if from < committed && !forgiven {
             let strict = self.scenario.is_strict();
