@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::state::{Generation, Job, Phase, Wait};
+use crate::state::{Generation, Job, Phase, Wait, Worker};
 use crate::{Core, Member, Millis, Outcome, Reason};
 
 /// The state of a job, in the words of the API.
@@ -180,12 +180,20 @@ impl Core {
                 }
                 let busy = fitting.iter().filter(|w| w.job.is_some()).count();
                 let free = fitting.iter().filter(|w| w.is_free()).count();
-                if let Wait::Version(version) = wait
-                    && free >= fleet.min_workers as usize
-                {
-                    let same = fitting.iter().filter(|w| w.is_free() && w.info.version == *version).count();
-                    let (needed, version, others) = (fleet.min_workers, version.clone(), free - same);
-                    return Reason::OtherVersions { needed, version, free: same, others };
+                let needed = fleet.min_workers as usize;
+                let same = |w: &&&Worker| match wait {
+                    Wait::Version(version) => w.is_free() && w.info.version == *version,
+                    _ => w.is_free(),
+                };
+                let same = fitting.iter().filter(same).count();
+                match wait {
+                    // What became free by the last event is given out by the next.
+                    _ if same >= needed => return Reason::Joining { free: same, most: job.most_workers() },
+                    Wait::Version(version) if free >= needed => {
+                        let (needed, version, others) = (fleet.min_workers, version.clone(), free - same);
+                        return Reason::OtherVersions { needed, version, free: same, others };
+                    }
+                    _ => {}
                 }
                 Reason::TooFewWorkers { needed: fleet.min_workers, free, busy }
             }

@@ -47,10 +47,7 @@ impl World {
         let views: Vec<JobView> = coordinator.core.job_names().filter_map(|name| coordinator.core.job(name)).collect();
         let mut wrong = Vec::new();
         for view in views.iter().filter(|view| !view.state.has_ended()) {
-            // Who becomes free by one event is given a place by the next, with a heartbeat at the latest.
-            let since = self.oracle.situations.get(&(id, view.name.clone()));
-            let settled = since.is_some_and(|(same, since)| *same == situation(view) && self.now - since > SECOND);
-            if let Some(what) = untrue(coordinator, view).filter(|_| settled || !is_count(&view.reason)) {
+            if let Some(what) = untrue(coordinator, view) {
                 wrong.push(format!("{} says that it {}; {what}", view.name, view.reason));
             }
         }
@@ -126,11 +123,6 @@ impl World {
             self.violate(Promise::Heals, what);
         }
     }
-}
-
-/// Whether a reason counts free workers.
-fn is_count(reason: &Reason) -> bool {
-    matches!(reason, Reason::TooFewWorkers { .. } | Reason::OtherVersions { .. })
 }
 
 /// What contradicts a job's reason.

@@ -119,6 +119,10 @@ impl Kit {
     }
 
     pub(super) fn join(&mut self, session: Session, name: &str) {
+        self.join_with(session, name, None);
+    }
+
+    pub(super) fn join_with(&mut self, session: Session, name: &str, held: Option<Held>) {
         let worker = WorkerInfo {
             name: name.to_owned(),
             incarnation: session.to_string(),
@@ -127,7 +131,7 @@ impl Kit {
             address: "127.0.0.1".to_owned(),
             threads: 1,
         };
-        self.feed(Event::WorkerJoined { session, worker, held: None });
+        self.feed(Event::WorkerJoined { session, worker, held });
     }
 
     /// Lets time pass.

@@ -192,6 +192,21 @@ fn a_job_that_is_paused_while_it_forms_saves_what_its_workers_hold() {
 }
 
 #[test]
+fn a_pause_after_a_restart_saves_what_workers_came_back_with() {
+    let mut kit = Kit::new();
+    let Event::JobSubmitted(mut new) = submit(wide("a", (1, 8), 0), 1, Resume::Checkpoint(4)) else { panic!() };
+    (new.lineage, new.last_generation, new.last_workers) = (3, 3, vec!["w1".to_owned()]);
+    kit.feed(Event::JobSubmitted(new));
+    let held = Held { job: "a".into(), generation: 3, step: 6 };
+    kit.states.insert(1, held.clone());
+    kit.join_with(1, "w1", Some(held));
+    assert_eq!(kit.view("a").state, JobState::Starting);
+    kit.feed(Event::PauseRequested { job: "a".into(), reason: String::new() });
+    kit.run();
+    assert_eq!((kit.view("a").state, kit.view("a").checkpoint), (JobState::Paused, Some(6)));
+}
+
+#[test]
 fn workers_that_others_gave_up_wait_for_those_who_may_hold_the_state() {
     let mut kit = fleet(1);
     kit.feed(submit(wide("low", (1, 8), 0), 1, Resume::Fresh));
