@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::parity::{Difference, difference};
+use crate::save::falls_on;
 use crate::state::{Blame, Gathering, Job, Phase};
 use crate::{Command, CommittedStep, Config, Core, Held, LaneReport, Millis, Session, Start, StepReport, Ticket};
 
@@ -133,6 +134,8 @@ impl Core {
         let job = self.jobs.get(name)?;
         let clock = job.schedule.at(step);
         let every = self.config.parity_steps;
+        // A checkpoint is of replicas that agreed a moment ago: one with a fault in it would outlive those who differ.
+        let saves = falls_on(job, step + 1) || step + 1 == job.steps();
         let compare = every > 0 && job.active().is_some_and(|g| g.members.len() > 1);
         Some(Ticket {
             job: name.to_owned(),
@@ -143,7 +146,7 @@ impl Core {
             k: clock.k,
             tau: clock.tau,
             learning_rate: clock.learning_rate,
-            hash_state: compare && (step + 1).is_multiple_of(every),
+            hash_state: compare && ((step + 1).is_multiple_of(every) || saves),
         })
     }
 

@@ -151,7 +151,7 @@ impl Core {
 }
 
 /// Whether the checkpoint interval in epochs ends at this step.
-fn falls_on(job: &Job, step: u64) -> bool {
+pub(crate) fn falls_on(job: &Job, step: u64) -> bool {
     let every = job.steps_per_epoch.saturating_mul(job.job.spec.checkpoint.every.epochs);
     step > 0 && every > 0 && step.is_multiple_of(every)
 }

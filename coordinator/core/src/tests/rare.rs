@@ -238,3 +238,16 @@ fn a_worker_that_was_claimed_is_not_taken_back_by_a_job_that_can_do_without() {
     assert_eq!((kit.view("a").members.len(), kit.view("b").members.len()), (2, 1));
     assert_eq!(notices(&kit, "Preempted"), 1);
 }
+
+#[test]
+fn replicas_are_compared_before_a_checkpoint_is_taken() {
+    let mut kit = Kit::new();
+    kit.core.config.parity_steps = 100;
+    (1..=3).for_each(|n| kit.join(n, &format!("w{n}")));
+    kit.odd = Some(2);
+    kit.feed(submit(wide("a", (3, 8), 0), 1, Resume::Fresh));
+    kit.wait(200);
+    kit.run();
+    assert_eq!(notices(&kit, "ReplicaDiffers"), 1, "after step 3, the last one before the checkpoint");
+    assert_eq!(kit.checkpoints(), [0_u64; 0], "what differs is not saved");
+}
