@@ -158,7 +158,9 @@ impl Task {
             if self.dirty {
                 self.full.push_back(segment);
             }
-            let kept = |full: &VecDeque<Vec<StepRecord>>| full.iter().map(Vec::len).sum::<usize>();
+            // A step of thousands of lanes takes the room of many.
+            let room = |record: &StepRecord| record.lanes.len().div_ceil(16).max(1);
+            let kept = |full: &VecDeque<Vec<StepRecord>>| full.iter().flatten().map(room).sum::<usize>();
             while kept(&self.full) > KEPT_STEPS {
                 self.full.pop_front();
             }
