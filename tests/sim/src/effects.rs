@@ -200,7 +200,7 @@ impl World {
             Op::Locate { coordinator, job, pause } => self.located(coordinator, job, pause, answer),
             Op::Admit { coordinator, job } => self.admitted(coordinator, job, answer),
             Op::Check { coordinator, commit } => self.checked(coordinator, commit, answer),
-            Op::Put { coordinator, commit } => self.put(coordinator, commit, answer),
+            Op::Put { coordinator, commit } => self.put(coordinator, *commit, answer),
             Op::Finalize { coordinator, job } => {
                 self.feed(coordinator, r2o_coordinator_core::Event::Finalized { job });
             }

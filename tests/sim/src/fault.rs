@@ -123,10 +123,8 @@ impl World {
         self.count("faults");
         match (kind, worker, leader) {
             (Kind::KillWorker, Some(id), _) => self.end_worker(id, "is killed", true, 4),
-            (Kind::KillOfSeveral, Some(id), _) => {
-                if self.others_hold_what(id) {
-                    self.end_worker(id, "is killed", true, 4);
-                }
+            (Kind::KillOfSeveral, Some(id), _) if self.others_hold_what(id) => {
+                self.end_worker(id, "is killed", true, 4);
             }
             (Kind::LoseWorker, Some(id), _) => self.end_worker(id, "is lost with its machine", false, 8),
             (Kind::StopWorker, Some(id), _) => {

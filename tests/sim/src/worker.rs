@@ -190,7 +190,7 @@ impl World {
         self.leave_groups(id, seen);
         self.drop_streams_of_worker(id, seen);
         // Here and there the next process is of a newer program.
-        let upgrades = self.healing && self.scenario.upgrades || self.dice.chance(300) && self.scenario.upgrades;
+        let upgrades = self.scenario.upgrades && (self.healing || self.dice.chance(300));
         let Some(worker) = self.workers.remove(&id) else { return };
         self.say(actor, "ends", [id, 0], || why.to_owned());
         if let Some(slot) = self.slots.get_mut(worker.slot) {

@@ -153,10 +153,10 @@ impl World {
         }
     }
 
-    pub(crate) fn put(&mut self, id: Process, commit: Box<Commit>, answer: Result<Answer, String>) {
+    pub(crate) fn put(&mut self, id: Process, commit: Commit, answer: Result<Answer, String>) {
         match answer {
             Ok(Answer::Done) => {
-                let Commit { job, generation, step, .. } = *commit;
+                let Commit { job, generation, step, .. } = commit;
                 self.count("checkpoints");
                 self.say(Actor::Coordinator(id), "manifest is put", [generation, step], || {
                     format!("of {job} after step {step}")
@@ -164,8 +164,8 @@ impl World {
                 self.checkpoint_exists(&job, step);
                 self.feed(id, Event::CheckpointCommitted { job, generation, step });
             }
-            Ok(_) => self.not_committed(id, *commit, "a damaged checkpoint is in the way".to_owned()),
-            Err(reason) => self.not_committed(id, *commit, reason),
+            Ok(_) => self.not_committed(id, commit, "a damaged checkpoint is in the way".to_owned()),
+            Err(reason) => self.not_committed(id, commit, reason),
         }
     }
 
