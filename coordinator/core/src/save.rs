@@ -35,6 +35,8 @@ impl Core {
             return;
         }
         if !is_due(job, now, step) {
+            // It falls into the pause after a failure: without a word nobody would come back to it.
+            job.saving.overdue |= step > 0 && (falls_on(job, step) || step == job.steps());
             return;
         }
         self.take(now, name, step);

@@ -251,3 +251,21 @@ fn replicas_are_compared_before_a_checkpoint_is_taken() {
     assert_eq!(notices(&kit, "ReplicaDiffers"), 1, "after step 3, the last one before the checkpoint");
     assert_eq!(kit.checkpoints(), [0_u64; 0], "what differs is not saved");
 }
+
+#[test]
+fn the_last_checkpoint_is_taken_also_when_it_falls_into_the_pause_after_a_failure() {
+    let mut kit = training("{minWorkers: 1}", 1);
+    kit.fail_manifests = true;
+    while kit.view("a").committed < 15 {
+        assert!(kit.work(1), "{}", kit.view("a").reason);
+    }
+    kit.fail_manifests = false;
+    // The failed manifest was there after all, which a new generation found out.
+    let job = kit.core.jobs.get_mut("a").unwrap();
+    (job.saving.overdue, job.saving.retry_at) = (false, kit.now + 5_000);
+    kit.run();
+    assert_eq!(kit.view("a").committed, 16);
+    kit.wait(6_000);
+    kit.run();
+    assert_eq!(kit.view("a").state, JobState::Succeeded, "{}", kit.view("a").reason);
+}
