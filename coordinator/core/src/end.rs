@@ -41,12 +41,12 @@ impl Core {
         let Some(job) = self.jobs.get_mut(name) else { return };
         let least = job.job.spec.fleet.min_workers as usize;
         let Phase::Active(generation) = &mut job.phase else { return };
-        // What its members hold is to be saved, for which they must meet first.
+        // What its members hold is to be saved, or shared before one of them leaves: for that they must meet first.
         let saved = job.checkpoint.unwrap_or(0);
         let holds = |w: &crate::state::Worker| w.held.as_ref().is_some_and(|held| held.step > saved);
         let members = generation.members.iter().filter_map(|m| self.workers.get(&m.session));
         let held = members.filter(|w| holds(w)).count() > 0 && matches!(generation.start, Start::Peers { .. });
-        let saves = closing.save_first && (held || job.committed > saved);
+        let saves = held || closing.save_first && job.committed > saved;
         if generation.training_since.is_none() && !saves {
             self.end_generation(now, name, &closing.reason, closing.blame);
             self.leave_to_queue(name, closing.to_queue);

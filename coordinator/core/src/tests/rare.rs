@@ -269,3 +269,22 @@ fn the_last_checkpoint_is_taken_also_when_it_falls_into_the_pause_after_a_failur
     kit.run();
     assert_eq!(kit.view("a").state, JobState::Succeeded, "{}", kit.view("a").reason);
 }
+
+#[test]
+fn a_worker_that_drains_while_its_generation_forms_hands_over_first() {
+    let mut kit = training("{minWorkers: 1}", 1);
+    (0..3).for_each(|_| assert!(kit.work(1)));
+    kit.join(2, "w2");
+    assert!(kit.work(2), "it prepares");
+    while kit.view("a").state == JobState::Running {
+        assert!(kit.work(1), "{}", kit.view("a").reason);
+    }
+    kit.feed(Event::WorkerDraining { session: 1, reason: "SIGTERM".into() });
+    assert_eq!(kit.view("a").members.len(), 2, "they meet all the same");
+    let committed = kit.view("a").committed;
+    kit.work(1);
+    kit.work(2);
+    kit.feed(Event::WorkerLeft { session: 1, reason: "Drained".into(), goodbye: true });
+    let start = kit.core.jobs["a"].active().map(|g| g.start);
+    assert_eq!((start, kit.view("a").committed), (Some(Start::Peers { since: 1 }), committed));
+}
