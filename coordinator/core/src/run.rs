@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::parity::{Difference, difference};
 use crate::save::falls_on;
-use crate::state::{Blame, Gathering, Job, Phase};
+use crate::state::{Blame, Gathering, Job, Phase, Worker};
 use crate::{Command, CommittedStep, Config, Core, Held, LaneReport, Millis, Session, Start, StepReport, Ticket};
 
 impl Core {
@@ -20,7 +20,9 @@ impl Core {
 
     pub(crate) fn on_ready(&mut self, now: Millis, session: Session, number: u64, step: u64) {
         self.on_heard_now(now, session);
-        let Some((name, rank)) = self.membership(session, number) else { return };
+        let Some((name, rank)) = self.membership(session, number) else {
+            return self.on_ready_late(session, number, step);
+        };
         let Some(job) = self.jobs.get_mut(&name) else { return };
         let (committed, steps) = (job.committed, job.steps());
         let Phase::Active(generation) = &mut job.phase else { return };
@@ -48,6 +50,18 @@ impl Core {
         self.changed.insert(name.clone());
         if all {
             self.begin(now, &name, step);
+        }
+    }
+
+    /// The generation ended while the word was on its way: what the worker holds counts as if it had come with it.
+    fn on_ready_late(&mut self, session: Session, number: u64, step: u64) {
+        let newest = |(_, job): &(&String, &Job)| job.generation == number && job.lineage <= number;
+        let Some((name, job)) = self.jobs.iter().find(newest) else { return };
+        let waits = matches!(job.phase, Phase::Queued { .. } | Phase::Locating);
+        let free = |w: &&mut Worker| w.job.is_none() && w.quarantine.is_none();
+        if let Some(worker) = self.workers.get_mut(&session).filter(free).filter(|_| waits) {
+            worker.held = Some(Held { job: name.clone(), generation: number, step });
+            self.unsettled = true;
         }
     }
 

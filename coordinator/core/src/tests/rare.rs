@@ -288,3 +288,18 @@ fn a_worker_that_drains_while_its_generation_forms_hands_over_first() {
     let start = kit.core.jobs["a"].active().map(|g| g.start);
     assert_eq!((start, kit.view("a").committed), (Some(Start::Peers { since: 1 }), committed));
 }
+
+#[test]
+fn what_a_worker_was_ready_with_counts_though_its_generation_has_ended() {
+    let mut kit = training("{minWorkers: 2}", 2);
+    (0..3).for_each(|_| assert!(kit.work(1) & kit.work(2)));
+    kit.feed(Event::WorkerLeft { session: 2, reason: "killed".into(), goodbye: false });
+    kit.join(3, "w3");
+    let (generation, step) = (kit.view("a").generation, kit.view("a").committed);
+    kit.feed(Event::WorkerLeft { session: 1, reason: "killed".into(), goodbye: false });
+    kit.feed(Event::WorkerReady { session: 3, generation, step });
+    kit.join(4, "w4");
+    assert_eq!(kit.core.jobs["a"].active().map(|g| g.start), Some(Start::Peers { since: 1 }));
+    kit.feed(Event::WorkerReady { session: 3, generation: generation - 1, step: 0 });
+    assert_eq!(kit.view("a").committed, step, "what is older changes nothing");
+}
