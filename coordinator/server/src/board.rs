@@ -27,6 +27,8 @@ pub(crate) struct Entry {
     pub(crate) logs: Arc<Feed<wire::JobLog>>,
     /// Where checkpoints, history and report lie.
     pub(crate) store: Store,
+    /// Held by whoever writes manifests or removes objects: what is about to be named must not be taken for an orphan.
+    pub(crate) keeping: tokio::sync::Mutex<()>,
     pub(crate) epochs: u64,
     clock: Clock,
     facts: Mutex<Facts>,
@@ -71,7 +73,7 @@ impl Entry {
         earlier.into_iter().for_each(|event| events.push(event));
         let facts = Mutex::new(Facts { view, last: None, report: String::new(), waits_for: "", held_up: None });
         let (progress, logs) = (Feed::new(PROGRESS_KEPT), Feed::new(LOGS_KEPT));
-        Arc::new(Self { progress, events, logs, store, epochs, clock, facts })
+        Arc::new(Self { progress, events, logs, store, keeping: tokio::sync::Mutex::default(), epochs, clock, facts })
     }
 
     fn lock(&self) -> MutexGuard<'_, Facts> {

@@ -41,6 +41,7 @@ pub(crate) async fn commit(entry: Arc<Entry>, recorder: Option<Recorder>, commit
         if let Some(recorder) = recorder {
             recorder.flush().await?;
         }
+        let _alone = entry.keeping.lock().await;
         write(&entry, commit).await
     };
     match written.await {
@@ -142,9 +143,10 @@ pub(crate) async fn finalize(entry: Arc<Entry>, recorder: Option<Recorder>, job:
     Event::Finalized { job }
 }
 
-/// Removes what checkpoints left behind that never came to exist. The job's last generation is over, so none of them can
-/// be committed any more.
+/// Removes what checkpoints left behind that never came to exist. The job's last generation is over; a commit that is still
+/// under way either has written its manifest before, or finds its objects gone and writes none.
 async fn sweep(entry: &Entry) {
+    let _alone = entry.keeping.lock().await;
     match checkpoint::sweep(&entry.store).await {
         Ok(removed) if removed.objects > 0 => {
             let message = format!("{} objects, {} bytes, that no checkpoint names", removed.objects, removed.bytes);

@@ -2,7 +2,7 @@
 
 use r2o_proto::v1::coordinator_message::Kind as To;
 use r2o_proto::v1::*;
-use r2o_storage::{journal, open};
+use r2o_storage::{checkpoint, journal, open};
 use tonic::Code;
 
 use super::kit::*;
@@ -54,6 +54,29 @@ async fn requeueing_gives_the_workers_to_the_next_and_submits_again_what_had_fai
     assert_eq!(again.state(), JobState::Queued);
     let unknown = jobs(&handle).await.requeue(RequeueRequest { name: "c".into() }).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_cancelled_while_its_checkpoint_is_committed_leaves_none_that_is_not_whole() {
+    let place = Place::new();
+    let handle = place.start().await;
+    FakeWorker::join(&handle, "w").await.work();
+    for number in 0..30 {
+        let name = format!("j{number}");
+        submit(&handle, &place.job(&name, 50_000)).await.unwrap();
+        // One is taken after every fourth step.
+        until(&handle, &name, |p| p.step >= 3 + number % 3).await;
+        jobs(&handle).await.cancel(CancelRequest { name: name.clone(), reason: String::new() }).await.unwrap();
+        until(&handle, &name, |p| p.state() == JobState::Cancelled).await;
+    }
+    handle.shutdown().await;
+    for number in 0..30 {
+        let store = open(place.path(&format!("j{number}")).to_str().unwrap()).unwrap();
+        for info in checkpoint::list(&store).await.unwrap() {
+            let verified = checkpoint::verify(&store, info.step).await.unwrap();
+            assert!(verified.bad.is_empty(), "j{number}, step {}: {:?}", info.step, verified.bad);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
