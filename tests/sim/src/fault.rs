@@ -129,7 +129,7 @@ impl World {
             (Kind::LoseWorker, Some(id), _) => self.end_worker(id, "is lost with its machine", false, 8),
             (Kind::StopWorker, Some(id), _) => {
                 if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.stopped_until = self.now + ms * MS;
+                    worker.stopped_until = worker.stopped_until.max(self.now + ms * MS);
                 }
             }
             (Kind::SlowWorker, Some(id), _) => {
@@ -150,7 +150,7 @@ impl World {
             }
             (Kind::Partition, Some(id), _) => {
                 if let Some(slot) = self.workers.get(&id).map(|w| w.slot) {
-                    self.slots[slot].cut_until = self.now + ms * MS;
+                    self.slots[slot].cut_until = self.slots[slot].cut_until.max(self.now + ms * MS);
                 }
             }
             (Kind::BreakStream | Kind::BreakSilently, Some(id), _) => {
@@ -161,7 +161,7 @@ impl World {
             (Kind::KillCoordinator, _, Some(id)) => self.end_coordinator(id, "is killed"),
             (Kind::StopCoordinator, _, Some(id)) => {
                 if let Some(coordinator) = self.coordinators.get_mut(&id) {
-                    coordinator.stopped_until = self.now + ms * MS;
+                    coordinator.stopped_until = coordinator.stopped_until.max(self.now + ms * MS);
                     coordinator.away_since.get_or_insert(self.now);
                 }
             }

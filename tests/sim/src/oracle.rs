@@ -366,6 +366,8 @@ impl World {
                     self.violate(Promise::SameRun, what);
                 }
             }
+            // Refused, and named: more of the storage was damaged than it keeps copies of.
+            Outcome::Failed { .. } if self.storage.place(job).newest(false).is_err() => self.count("unreadable"),
             Outcome::Failed { reason } => {
                 self.violate(Promise::Heals, format!("{job} has failed: {reason}"));
             }
