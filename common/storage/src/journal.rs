@@ -2,7 +2,8 @@
 //!
 //! Record `n` is the object `journal/<n, 12 digits>.rec`, put only if absent. Of two coordinators that believe to lead,
 //! the one whose put loses learns it there and then ([`AppendError::LostLeadership`]) and must change nothing more. This,
-//! not the lease of [`crate::leader`], is what fences; the lease only keeps coordinators from trying.
+//! not the lease of [`crate::leader`], is what fences; the lease only keeps coordinators from trying. Where old records
+//! were trimmed, a number can be free again: a record counts only if the one before it is there.
 //!
 //! A record's text is one line (format, writer, BLAKE3 of the payload) followed by the payload.
 
@@ -120,8 +121,22 @@ impl Journal {
         if !ours {
             return Err(AppendError::LostLeadership { number, url: self.store.url_of(&key) });
         }
+        if !self.follows(number).await? {
+            // Others have gone on since, and trimmed the numbers up to beyond this one.
+            self.store.delete(&key).await?;
+            return Err(AppendError::LostLeadership { number, url: self.store.url_of(&key) });
+        }
         self.next += 1;
         Ok(())
+    }
+
+    /// Whether record `number` is the last of a journal without gaps. Trimming makes numbers free again, oldest first: in a
+    /// trimmed place the one before is gone, too.
+    async fn follows(&self, number: u64) -> Result<bool, StorageError> {
+        match number.checked_sub(1) {
+            Some(before) => Ok(self.store.head(&self::key(before)).await?.is_some()),
+            None => Ok(numbers(&self.store).await? == [number]),
+        }
     }
 }
 

@@ -127,3 +127,26 @@ proptest! {
         prop_assert!(unframe(&record).map_or(true, |read| read == &payload[..] && at == record.len()));
     }
 }
+
+#[tokio::test]
+async fn a_number_that_is_free_again_is_of_no_use_to_who_was_away() {
+    let store = memory();
+    let (mut first, _) = Journal::open(&store).await.unwrap();
+    let (mut away_from_the_start, _) = Journal::open(&store).await.unwrap();
+    for number in 0..3 {
+        first.append(number, b"first").await.unwrap();
+    }
+    let (mut away, _) = Journal::open(&store).await.unwrap();
+    let (mut second, _) = Journal::open(&store).await.unwrap();
+    for number in 3..8 {
+        second.append(number, b"second").await.unwrap();
+    }
+    trim(&store, 6).await.unwrap();
+    let lost = away.append(3, b"late").await.unwrap_err();
+    assert!(matches!(lost, AppendError::LostLeadership { number: 3, .. }), "{lost}");
+    let lost = away_from_the_start.append(0, b"late").await.unwrap_err();
+    assert!(matches!(lost, AppendError::LostLeadership { number: 0, .. }), "{lost}");
+    second.append(8, b"second").await.unwrap();
+    let (journal, replay) = Journal::open(&store).await.unwrap();
+    assert_eq!((journal.next(), replay[0].0, replay.len()), (9, 6, 3), "nothing of the late ones remains");
+}
