@@ -16,6 +16,9 @@ use crossbeam_channel::{Receiver, Sender};
 use r2o_c10d::ProcessGroup;
 use r2o_engine::host::Device;
 use r2o_proto::token::TokenChannel;
+use r2o_storage::StorageError;
+use r2o_storage::checkpoint::CheckpointError;
+use r2o_storage::shard::SetError;
 use r2o_telemetry::TaskKind;
 use r2o_worker_core::{Assignment, Event, Failure, Ticket};
 use tokio::runtime::Handle;
@@ -240,7 +243,7 @@ impl Body {
         match task {
             Task::Form { assignment, outbox } => {
                 self.park();
-                let mut base = self.base(&assignment.job, &assignment.spec).map_err(job_failure)?;
+                let mut base = self.base(&assignment.job, &assignment.spec).map_err(failure_of)?;
                 let formed = form::form(&self.settings, &self.fence, &mut base, &assignment, &outbox);
                 let loader = match formed {
                     Ok(loader) => loader,
@@ -317,12 +320,59 @@ impl Body {
     }
 }
 
-/// A job failure with the whole chain of causes in its text.
-fn job_failure(error: impl Into<anyhow::Error>) -> Failure {
-    Failure::Job(format!("{:#}", error.into()))
+/// A failure with the whole chain of causes in its text: the job's own, unless storage does not answer for now.
+fn failure_of(error: impl Into<anyhow::Error>) -> Failure {
+    let error = error.into();
+    let text = format!("{error:#}");
+    if error.chain().any(is_outage) { Failure::Collective(text) } else { Failure::Job(text) }
+}
+
+/// Whether trying again later may help, with nothing mended in the job.
+fn is_outage(cause: &(dyn std::error::Error + 'static)) -> bool {
+    // Transparent errors do not show the one inside as their source.
+    let of_checkpoint = match cause.downcast_ref() {
+        Some(CheckpointError::Storage(error)) => Some(error),
+        _ => None,
+    };
+    let of_set = match cause.downcast_ref() {
+        Some(SetError::Storage(error)) => Some(error),
+        _ => None,
+    };
+    cause.downcast_ref().or(of_checkpoint).or(of_set).is_some_and(StorageError::is_transient)
 }
 
 /// A collective failure with the whole chain of causes in its text.
 fn collective_failure(error: impl Into<anyhow::Error>) -> Failure {
     Failure::Collective(format!("{:#}", error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use r2o_data::DataError;
+    use r2o_storage::Operation;
+
+    use super::*;
+
+    fn storage(kind: std::io::ErrorKind) -> StorageError {
+        StorageError::from_io(Operation::Read, "s3://bucket/object", std::io::Error::from(kind))
+    }
+
+    #[test]
+    fn storage_that_does_not_answer_is_not_the_jobs_fault_and_what_is_missing_is() {
+        let away = || storage(std::io::ErrorKind::ConnectionRefused);
+        for error in [
+            anyhow::Error::new(away()),
+            CheckpointError::from(away()).into(),
+            DataError::from(away()).into(),
+            DataError::from(SetError::from(away())).into(),
+        ] {
+            let failure = failure_of(error.context("reading the next batch"));
+            assert!(
+                matches!(&failure, Failure::Collective(text) if text.contains("s3://bucket/object")),
+                "{failure:?}"
+            );
+        }
+        let gone = CheckpointError::from(storage(std::io::ErrorKind::NotFound));
+        assert!(matches!(failure_of(gone), Failure::Job(_)));
+    }
 }

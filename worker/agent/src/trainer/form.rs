@@ -13,7 +13,7 @@ use r2o_storage::checkpoint::{self, CheckpointError};
 use r2o_worker_core::{Assignment, Failure, Start};
 
 use super::base::Base;
-use super::{Fence, Settings, collective_failure, job_failure};
+use super::{Fence, Settings, collective_failure, failure_of};
 use crate::session::Outbox;
 use crate::store::RendezvousStore;
 use crate::wire;
@@ -42,7 +42,7 @@ pub(super) fn form(
         return Err(Failure::Job(format!("rank {} of generation {generation} has no lanes", assignment.rank)));
     }
     if assignment.start == Start::Seed && !base.fresh {
-        *base = Base::build(settings, &assignment.job, &assignment.spec).map_err(job_failure)?;
+        *base = Base::build(settings, &assignment.job, &assignment.spec).map_err(failure_of)?;
     }
     base.engine.take_lanes(lanes.clone());
     let store = RendezvousStore::new(settings.channel.clone(), settings.runtime.clone(), &assignment.job, generation);
@@ -56,14 +56,14 @@ pub(super) fn form(
         Start::Peers { since } => take_over(base, assignment, *since, outbox)?,
         Start::Checkpoint { manifest } => {
             (base.since, base.fresh) = (None, false);
-            restore(settings, base, manifest, assignment.step).map_err(job_failure)?;
+            restore(settings, base, manifest, assignment.step).map_err(failure_of)?;
             settle(base, assignment)?;
         }
         Start::Seed => settle(base, assignment)?,
     }
     base.fresh = false;
     base.since = Some(generation);
-    start_loader(settings, base, lanes).map_err(job_failure)
+    start_loader(settings, base, lanes).map_err(failure_of)
 }
 
 fn start_loader(settings: &Settings, base: &Base, lanes: Vec<u32>) -> Result<Loader> {
@@ -167,7 +167,7 @@ fn same_state(base: &Base, assignment: &Assignment) -> Result<(), Failure> {
     if assignment.members.len() == 1 {
         return Ok(());
     }
-    let mine = base.engine.digest().map_err(job_failure)?;
+    let mine = base.engine.digest().map_err(failure_of)?;
     let all = base.engine.gather(mine).map_err(collective_failure)?;
     match all.iter().position(|theirs| *theirs != mine) {
         None => Ok(()),

@@ -16,7 +16,7 @@ use r2o_worker_core::{Assignment, Failure, Ticket};
 use tokio::runtime::Handle;
 
 use super::base::Base;
-use super::{Settings, job_failure};
+use super::{Settings, failure_of};
 use crate::session::Outbox;
 use crate::{checkpoint, gallery, wire};
 
@@ -74,7 +74,7 @@ impl Running {
             self.picture(0, ticket.k);
         }
         let waited = Instant::now();
-        let batch = self.loader.next().context("reading the next batch").map_err(job_failure)?;
+        let batch = self.loader.next().context("reading the next batch").map_err(failure_of)?;
         let data_wait = waited.elapsed().as_secs_f64();
         if (batch.step, batch.epoch) != (ticket.step, ticket.epoch) {
             return Err(Failure::Job(format!(
@@ -103,7 +103,7 @@ impl Running {
         let ranks = checkpoint::share(&sizes, self.assignment.members.len());
         let mine: Vec<&str> =
             sizes.iter().zip(&ranks).filter(|(_, rank)| **rank == self.assignment.rank).map(|(t, _)| t.0).collect();
-        let copy = self.base.engine.begin_copy(&mine).map_err(job_failure)?;
+        let copy = self.base.engine.begin_copy(&mine).map_err(failure_of)?;
         let (store, outbox) = (self.base.store.clone(), self.outbox.clone());
         let (job, generation) = (self.assignment.job.clone(), self.assignment.generation);
         let _entered = self.runtime.enter();
@@ -165,11 +165,11 @@ impl Running {
         self.base.applied(all);
         if self.flip_bit_at == Some(ticket.step) {
             self.flip_bit_at = None;
-            self.base.engine.flip_bit().map_err(job_failure)?;
+            self.base.engine.flip_bit().map_err(failure_of)?;
         }
         if ticket.hash_state {
             let start = Instant::now();
-            let digests = self.base.engine.digests().map_err(job_failure)?;
+            let digests = self.base.engine.digests().map_err(failure_of)?;
             own.tensor_digests = digests.iter().map(|(_, digest)| *digest).collect();
             if self.assignment.rank == 0 {
                 own.tensor_names = digests.into_iter().map(|(name, _)| name).collect();
