@@ -23,12 +23,9 @@
 //! A worker's state is a hash over all tickets' values and all lanes' samples that were applied to it, in order. An
 //! undisturbed run has one such state after each step, and every state that exists anywhere is compared with it.
 //!
-//! The model is kinder than the world in this: a journal record needs the one before it, so that a coordinator that was
-//! away while the journal was trimmed cannot take a number that is free again ([`Plant::TrimReopens`] is the world without
-//! that); storage that does not answer while a checkpoint is loaded says nothing against the job; and a flipped bit that
-//! nobody could compare with another replica, or that came between a comparison and a copy, is counted and not held
-//! against anybody. While messages of one stream lose their order, reasons and progress are not judged, and those streams
-//! end with the faults.
+//! A flipped bit that nobody could compare with another replica, or that came between a comparison and a copy, is counted
+//! and not held against anybody. While messages of one stream lose their order, reasons and progress are not judged, and
+//! those streams end with the faults.
 //!
 //! Not modelled: numbers (a loss is always finite), devices, the history's files, retention's leases, log lines.
 

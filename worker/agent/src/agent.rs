@@ -11,7 +11,7 @@ use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{Draining, Goodbye, Hello, LogLine, Prepared, Ready};
 use r2o_telemetry::{LogFormat, LogOptions, TaskKind};
 use r2o_worker_core::{Command, Core, Event, ExitReason};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::cli::RunOptions;
 use crate::leave::{Request, Requests};
@@ -52,7 +52,7 @@ pub(crate) fn run(options: RunOptions) -> ExitCode {
 struct Agent {
     core: Core,
     channel: TokenChannel,
-    hello: Hello,
+    hello: watch::Sender<Hello>,
     events: mpsc::UnboundedSender<Event>,
     outboxes: mpsc::UnboundedSender<Outbox>,
     outbox: Option<Outbox>,
@@ -93,7 +93,7 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
     let mut agent = Agent {
         core: Core::new(),
         channel,
-        hello,
+        hello: watch::Sender::new(hello),
         trainer: Trainer::start(settings, events.clone())?,
         events,
         outboxes,
@@ -103,7 +103,8 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         drain_deadline: Duration::from_secs(options.drain_deadline),
     };
     let mut requests = Requests::listen(options.preemption_file)?;
-    tracing::info!(worker = agent.hello.worker, device = agent.hello.device, threads, "worker started");
+    let name = agent.hello.borrow().worker.clone();
+    tracing::info!(worker = name, device = %device, threads, "worker started");
     agent.connect();
     loop {
         // An outbox comes before the Connected event that belongs to it, hence the fixed order.
@@ -121,7 +122,14 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
                 continue;
             }
         };
-        for command in agent.core.handle(event) {
+        let commands = agent.core.handle(event);
+        agent.hello.send_if_modified(|hello| {
+            let held = agent.core.held().map(wire::held);
+            let changed = hello.held != held;
+            hello.held = held;
+            changed
+        });
+        for command in commands {
             if let Some(reason) = agent.carry_out(command) {
                 return Ok(reason);
             }
@@ -132,8 +140,7 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
 impl Agent {
     fn connect(&mut self) {
         self.outbox = None;
-        self.hello.held = self.core.held().map(wire::held);
-        session::open(self.channel.clone(), self.hello.clone(), self.events.clone(), self.outboxes.clone());
+        session::open(self.channel.clone(), self.hello.subscribe(), self.events.clone(), self.outboxes.clone());
     }
 
     fn send(&self, kind: Kind) {

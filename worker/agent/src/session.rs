@@ -10,7 +10,7 @@ use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{Heartbeat, Hello, WorkerMessage};
 use r2o_telemetry::TaskKind;
 use r2o_worker_core::Event;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
@@ -52,7 +52,7 @@ impl Outbox {
 /// The outbox is handed over before [`Event::Connected`] is sent.
 pub(crate) fn open(
     channel: TokenChannel,
-    hello: Hello,
+    hello: watch::Receiver<Hello>,
     events: mpsc::UnboundedSender<Event>,
     outboxes: mpsc::UnboundedSender<Outbox>,
 ) {
@@ -62,7 +62,9 @@ pub(crate) fn open(
         let mut said = false;
         loop {
             retry.tick().await;
-            match run(channel.clone(), hello.clone(), &events, &outboxes).await {
+            // What is held changes while the coordinator is away: granted steps are computed all the same.
+            let now = hello.borrow().clone();
+            match run(channel.clone(), now, &events, &outboxes).await {
                 Ok(Served::Yes) => break,
                 Ok(Served::No) => {}
                 Err(error) if !said => {
