@@ -72,11 +72,34 @@ impl Engine {
         Self::with_format(options, MemoryFormat::ChannelsLast)
     }
 
+    /// An engine whose state is zero, for one that is loaded, received from a peer, or [`Engine::reset`] later.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn blank(options: EngineOptions) -> Result<Self, EngineError> {
+        Self::build(options, MemoryFormat::ChannelsLast)
+    }
+
     /// [`Engine::new`] with images and filters in a given memory format.
     ///
     /// # Errors
     /// As [`Engine::new`].
     pub fn with_format(options: EngineOptions, format: MemoryFormat) -> Result<Self, EngineError> {
+        let mut engine = Self::build(options, format)?;
+        engine.reset()?;
+        Ok(engine)
+    }
+
+    /// Puts the state back to that of the job's seed.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn reset(&mut self) -> Result<(), EngineError> {
+        self.settle();
+        self.model.reset(self.job.seed)
+    }
+
+    fn build(options: EngineOptions, format: MemoryFormat) -> Result<Self, EngineError> {
         let EngineOptions { job, device, lanes, threads } = options;
         if job.method.objective != Objective::Byol {
             return Err(EngineError::Unsupported {
@@ -88,7 +111,7 @@ impl Engine {
             tch::set_num_threads(threads.max(1));
         }
         r2o_aten::cache_memory(CACHED_BYTES)?;
-        let model = Model::new(&job, device, format)?;
+        let model = Model::blank(&job, device, format)?;
         let total_lanes = job.batch.lanes;
         if job.reproducible && device.is_cuda() {
             r2o_aten::deterministic(true)?;

@@ -30,8 +30,8 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// First values from the seed; the target starts equal to the online network.
-    pub(crate) fn new(job: &JobSpec, device: Device, format: MemoryFormat) -> Result<Self, EngineError> {
+    /// All values zero.
+    pub(crate) fn blank(job: &JobSpec, device: Device, format: MemoryFormat) -> Result<Self, EngineError> {
         let mut slots = Slots::default();
         let backbone = Backbone::new(&mut slots, "backbone", job.model.backbone).ok_or(EngineError::Unsupported {
             path: "spec.model.backbone",
@@ -44,15 +44,24 @@ impl Model {
         let predictor = Head::new(&mut slots, "predictor", output, hidden, output);
 
         let mut online = Weights::zeros(&slots, device, format)?;
-        online.initialise(&slots, job.seed)?;
-        let mut target = Weights::zeros(&target_slots, device, format)?;
-        target.flat.f_copy_(&online.flat.narrow(0, 0, target.flat.size()[0]))?;
-        target.flat_buffers.f_copy_(&online.flat_buffers.narrow(0, 0, target.flat_buffers.size()[0]))?;
+        let target = Weights::zeros(&target_slots, device, format)?;
         online.require_gradients();
         let no_buffers = slots.prefix(slots.params.len(), 0);
         let momentum = Weights::zeros(&no_buffers, device, format)?;
         let adapt = slots.params.iter().map(|slot| slot.shape.len() > 1).collect();
         Ok(Self { backbone, projector, predictor, slots, target_slots, online, target, momentum, adapt, format })
+    }
+
+    /// First values from the seed; the target starts equal to the online network, and momentum at zero.
+    pub(crate) fn reset(&mut self, seed: u64) -> Result<(), EngineError> {
+        self.online.initialise(&self.slots, seed)?;
+        tch::no_grad(|| {
+            let Weights { flat, flat_buffers, .. } = &mut self.target;
+            flat.f_copy_(&self.online.flat.narrow(0, 0, flat.size()[0]))?;
+            flat_buffers.f_copy_(&self.online.flat_buffers.narrow(0, 0, flat_buffers.size()[0]))?;
+            drop(self.momentum.flat.f_zero_()?);
+            Ok(())
+        })
     }
 
     /// C4 of raw views, by the target network; moves its running statistics.

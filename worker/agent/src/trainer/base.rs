@@ -25,8 +25,6 @@ pub(super) struct Base {
     pub(super) store: Store,
     pub(super) engine: Engine,
     pub(super) steps_per_epoch: u64,
-    /// Whether the engine's state is still that of the job's seed.
-    pub(super) fresh: bool,
     /// The last generation in which the state was complete; none: the engine holds nothing of worth.
     pub(super) since: Option<u64>,
     /// Committed steps of the state.
@@ -38,7 +36,7 @@ pub(super) struct Base {
 }
 
 impl Base {
-    /// Opens the data and builds the engine; its state is that of the job's seed.
+    /// Opens the data and builds the engine; its state is to come from somewhere.
     ///
     /// # Errors
     /// When the spec cannot be read, or data, store or engine cannot be had.
@@ -48,7 +46,7 @@ impl Base {
         let dataset =
             settings.runtime.block_on(Dataset::open(url)).with_context(|| format!("cannot open the data set {url}"))?;
         let store = r2o_storage::open(job.spec.checkpoint.url.as_deref().unwrap_or_default())?;
-        let engine = Engine::new(EngineOptions {
+        let engine = Engine::blank(EngineOptions {
             job: job.spec.clone(),
             device: settings.device.into(),
             lanes: Vec::new(),
@@ -62,7 +60,6 @@ impl Base {
             store,
             engine,
             job,
-            fresh: true,
             since: None,
             step: 0,
             reports: VecDeque::new(),

@@ -41,9 +41,6 @@ pub(super) fn form(
     if lanes.is_empty() {
         return Err(Failure::Job(format!("rank {} of generation {generation} has no lanes", assignment.rank)));
     }
-    if assignment.start == Start::Seed && !base.fresh {
-        *base = Base::build(settings, &assignment.job, &assignment.spec).map_err(failure_of)?;
-    }
     base.engine.take_lanes(lanes.clone());
     let store = RendezvousStore::new(settings.channel.clone(), settings.runtime.clone(), &assignment.job, generation);
     let group = (assignment.members.len() > 1).then(|| process_group(settings, assignment, store)).transpose();
@@ -55,13 +52,16 @@ pub(super) fn form(
     match &assignment.start {
         Start::Peers { since } => take_over(base, assignment, *since, outbox)?,
         Start::Checkpoint { manifest } => {
-            (base.since, base.fresh) = (None, false);
+            base.since = None;
             restore(settings, base, manifest, assignment.step).map_err(failure_of)?;
             settle(base, assignment)?;
         }
-        Start::Seed => settle(base, assignment)?,
+        Start::Seed => {
+            base.since = None;
+            base.engine.reset().map_err(failure_of)?;
+            settle(base, assignment)?;
+        }
     }
-    base.fresh = false;
     base.since = Some(generation);
     start_loader(settings, base, lanes).map_err(failure_of)
 }
@@ -120,7 +120,7 @@ fn take_over(base: &mut Base, assignment: &Assignment, since: u64, outbox: &Outb
     if all.iter().any(|step| *step != newest) {
         if mine != Some(newest) {
             // Should the way break off, what is here is neither the one nor the other.
-            (base.since, base.fresh) = (None, false);
+            base.since = None;
             base.reports.clear();
         }
         base.engine.share_state(source).map_err(collective_failure)?;
