@@ -16,5 +16,5 @@ mod watch;
 
 pub use fault::{Fault, Kind, draw};
 pub use ground::{Ground, Place};
-pub use run::{Chaos, Outcome, Trial, run};
+pub use run::{Chaos, Outcome, Size, Trial, run};
 pub use table::table;

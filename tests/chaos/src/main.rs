@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use r2o_chaos::{Kind, Place, Trial, run, table};
+use r2o_chaos::{Kind, Place, Size, Trial, run, table};
 
 /// Faults at random moments of runs of the demo's job, on real processes.
 #[derive(Parser)]
@@ -24,6 +24,9 @@ struct Arguments {
     /// Side of the images, in pixels.
     #[arg(long, default_value_t = 64)]
     image_size: u32,
+    /// Images of each of the four lanes.
+    #[arg(long, default_value_t = 8)]
+    samples_per_lane: u32,
     /// Only in this place; otherwise runs take turns.
     #[arg(long)]
     place: Option<Place>,
@@ -50,7 +53,7 @@ async fn main() -> Result<()> {
             number: number as u64,
             faults,
             kinds: arguments.kind.clone(),
-            image_size: arguments.image_size,
+            size: Size { image: arguments.image_size, samples_per_lane: arguments.samples_per_lane },
         };
         match run(&trial, heard).await? {
             Ok(more) => {

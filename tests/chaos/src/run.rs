@@ -14,7 +14,8 @@ use crate::watch::{Seen, Watch};
 
 /// A fleet that has not recovered after so long never will.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(120);
-const STEPS_PER_EPOCH: u64 = 4;
+/// Photographs of the demo.
+const PHOTOS: u64 = 134;
 /// Steps that a fault takes, with those between two faults.
 const STEPS_OF_A_FAULT: u64 = 8;
 /// Steps that are done while an S3 server comes back.
@@ -52,7 +53,7 @@ impl Chaos {
     /// When the fleet does not start.
     pub async fn start(
         name: &str,
-        image_size: u32,
+        size: Size,
         (ground, options): (Ground, FleetOptions),
         faults: &[Fault],
     ) -> Result<Self> {
@@ -61,8 +62,12 @@ impl Chaos {
             _ => STEPS_OF_A_FAULT,
         };
         let steps: u64 = faults.iter().map(steps).sum();
-        let mut job = demo_job(name, ground.folder.path(), steps.div_ceil(STEPS_PER_EPOCH))?;
-        job.spec.data.image_size = image_size;
+        let mut job = demo_job(name, ground.folder.path(), 1)?;
+        job.spec.data.image_size = size.image;
+        job.spec.batch.samples_per_lane = size.samples_per_lane;
+        job.spec.epochs = steps.div_ceil(steps_per_epoch(&job));
+        // One every so many steps, whatever an epoch has.
+        job.spec.checkpoint.every.epochs = 4_u64.div_ceil(steps_per_epoch(&job));
         job.spec.checkpoint.url = Some(ground.checkpoints(name));
         (job.spec.fleet.min_workers, job.spec.fleet.max_workers) = (1, 4);
         let worker = WorkerOptions { threads: 1, audit: true, more: Vec::new() };
@@ -173,12 +178,12 @@ impl Chaos {
         let events = r2o_storage::run::read_events(&store).await?;
         drop(self.fleet);
         let mut alone = demo_job("undisturbed", self.ground.folder.path(), self.job.spec.epochs)?;
-        alone.spec.data = self.job.spec.data.clone();
+        (alone.spec.data, alone.spec.batch) = (self.job.spec.data.clone(), self.job.spec.batch.clone());
         alone.spec.fleet.max_workers = 1;
         let alone = train(&alone, 1).await?;
         let steps: Vec<u64> = run.steps.iter().map(|record| record.step).collect();
         let events: Vec<String> = events.iter().map(|e| format!("{} {}: {}", e.unix_ms, e.reason, e.message)).collect();
-        let expected: Vec<u64> = (0..self.job.spec.epochs * STEPS_PER_EPOCH).collect();
+        let expected: Vec<u64> = (0..self.job.spec.epochs * steps_per_epoch(&self.job)).collect();
         ensure!(steps == expected, "the history has steps {steps:?}\n{}", events.join("\n"));
         ensure!(run.ledger() == alone.ledger(), "another order of samples");
         ensure!(run.pixels() == alone.pixels(), "other augmented pixels");
@@ -209,8 +214,21 @@ pub struct Trial {
     pub faults: usize,
     /// Of these kinds; empty: of all.
     pub kinds: Vec<Kind>,
+    /// How large a step is.
+    pub size: Size,
+}
+
+/// How large a step is: it has four lanes.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
     /// Side of the images in pixels, a multiple of 32.
-    pub image_size: u32,
+    pub image: u32,
+    /// Images of a lane.
+    pub samples_per_lane: u32,
+}
+
+fn steps_per_epoch(job: &TrainJob) -> u64 {
+    r2o_types::steps_per_epoch(PHOTOS, job.spec.batch.lanes, job.spec.batch.samples_per_lane)
 }
 
 /// A whole run: opens the ground, suffers the faults, and holds the end beside an undisturbed run. `Err` in the inner
@@ -219,14 +237,14 @@ pub struct Trial {
 /// # Errors
 /// When the fleet does not recover, or its run ends differently.
 pub async fn run(trial: &Trial, mut heard: impl FnMut(&Outcome)) -> Result<Result<Vec<Outcome>, String>> {
-    let Trial { place, seed, number, faults, kinds, image_size } = trial;
+    let Trial { place, seed, number, faults, kinds, size } = trial;
     let ground = match Ground::open(*place)? {
         Ok(ground) => ground,
         Err(lacks) => return Ok(Err(lacks)),
     };
     let wanted = |kind| ground.0.has(kind) && (kinds.is_empty() || kinds.contains(&kind));
     let faults = crate::fault::draw(*seed, *number, *faults, wanted);
-    let mut chaos = Chaos::start(&format!("chaos-{number}"), *image_size, ground, &faults).await?;
+    let mut chaos = Chaos::start(&format!("chaos-{number}"), *size, ground, &faults).await?;
     let mut outcomes = Vec::new();
     for (at, fault) in faults.iter().enumerate() {
         let outcome = chaos.suffer(fault).await;
