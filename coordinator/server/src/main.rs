@@ -17,6 +17,9 @@ struct Cli {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, env = "R2O_LISTEN", default_value = "127.0.0.1:7070")]
     listen: SocketAddr,
+    /// Address of the status page; port 0 takes a free one.
+    #[arg(long, env = "R2O_HTTP")]
+    http: Option<SocketAddr>,
     /// Folder or object-store URL of the journal and, by default, of the jobs' results.
     #[arg(long, env = "R2O_STATE")]
     state: String,
@@ -62,6 +65,7 @@ impl Cli {
         let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let mut options = Options::new(&self.state);
         options.listen = self.listen;
+        options.http = self.http;
         options.address_file.clone_from(&self.address_file);
         options.core.lease_ms = ms(seconds("worker-lease", self.worker_lease)?);
         options.core.stall_ms = ms(seconds("stall-timeout", self.stall_timeout)?);

@@ -11,6 +11,8 @@ use r2o_coordinator_core::Config;
 pub struct Options {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where the page is served; `None`: nowhere. Port 0 takes a free one.
+    pub http: Option<SocketAddr>,
     /// Where the journal, the leader's lease and, by default, the jobs' results lie: any object-store URL or a folder.
     pub state: String,
     /// A file that gets the URL at which this coordinator serves, once it does.
@@ -37,6 +39,7 @@ impl Options {
     pub fn new(state: impl Into<String>) -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            http: None,
             state: state.into(),
             address_file: None,
             core: Config::default(),

@@ -97,6 +97,7 @@ pub struct Service;
 #[derive(Debug)]
 pub struct Handle {
     address: SocketAddr,
+    http: Option<SocketAddr>,
     mailbox: Mailbox,
     stop: CancellationToken,
     actor: TaskHandle<Result<(), Lost>>,
@@ -155,6 +156,21 @@ async fn serve(
         Err(error) => return Err((error, lease)),
     };
     let jobs = JobsService { mailbox: mailbox.clone(), board: board.clone(), state, stop: stop.clone() };
+    let http = match options.http {
+        Some(address) => match TcpListener::bind(address).await {
+            Ok(listener) => Some(listener),
+            Err(source) => return Err((StartError::Listen { address, source }, lease)),
+        },
+        None => None,
+    };
+    let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
+    if let (Some(listener), Some(address)) = (http, http_address) {
+        let door = crate::page::Door { tokens: tokens.clone(), tls: false, loopback: address.ip().is_loopback() };
+        let router = crate::page::router(jobs.clone(), door);
+        let served = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let _runs = spawn("page", TaskKind::Service, std::future::IntoFuture::into_future(served));
+        tracing::info!("the page is at http://{address}");
+    }
     let fleet = FleetService { mailbox: mailbox.clone(), board, stop: stop.clone() };
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<JobsServer<JobsService>>().await;
@@ -173,6 +189,7 @@ async fn serve(
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
     Ok(Handle {
         address,
+        http: http_address,
         actor: spawn("actor", TaskKind::Service, actor.run(inbox)),
         server: spawn("server", TaskKind::Service, server),
         lease: spawn("lease", TaskKind::Service, lead.keep(lease, options.leader_lease, stop.clone())),
@@ -256,6 +273,12 @@ impl Handle {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the page is.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http
     }
 
     /// Its URL for clients and workers.
