@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::extract::{Form, Query, Request, State};
+use axum::extract::{ConnectInfo, Form, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::html;
+use r2o_transport::Peer;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -192,6 +193,9 @@ pub(super) async fn guard(State(page): State<Shared>, mut request: Request, next
         if let Some(what) = refused {
             return (StatusCode::FORBIDDEN, layout::message(&visitor, "Not allowed", what)).into_response();
         }
+    }
+    if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<Peer>>() {
+        peer.standing.let_in();
     }
     request.extensions_mut().insert(visitor);
     next.run(request).await

@@ -112,7 +112,7 @@ pub(super) async fn part(page: &Page, entry: &Entry) -> Part {
             p.empty { "No masks yet: they come with the first step, and then after every epoch." }
         } @else {
             label.cover { "Cover" input #cover type="range" min="0" max="1" step="0.05" value="0.65"; }
-            div.scroll role="region" aria-label="Masks" tabindex="0" { table.masks {
+            div.scroll role="region" aria-label="Table of masks" tabindex="0" { table.masks {
                 caption.quiet { "The same images after each epoch. A region keeps its colour; below: how many regions there are." }
                 thead { tr {
                     th scope="col" { "Image" } th scope="col" { "Prior" }

@@ -154,7 +154,7 @@ pub(super) fn workers(workers: &[&Worker], of_job: bool) -> Part {
                 div.empty { p { "No workers are connected." } p { "Start one on each machine: " code { "r2o-worker run --coordinator URL" } } }
             }
         } @else {
-            div.scroll role="region" aria-label="Workers" tabindex="0" { table {
+            div.scroll role="region" aria-label="Table of workers" tabindex="0" { table {
                 caption.quiet { @if of_job { "Workers of this job" } @else { "Workers of the fleet" } }
                 thead { tr {
                     th scope="col" { "Worker" } th scope="col" { "State" }
@@ -180,7 +180,7 @@ pub(super) fn workers(workers: &[&Worker], of_job: bool) -> Part {
 pub(super) fn events(events: &[EventRecord], name: &str) -> Part {
     let html = html! {
         @if events.is_empty() { p.empty { "Nothing has happened yet." } } @else {
-            div.scroll.tall role="region" aria-label="Events" tabindex="0" { table.events {
+            div.scroll.tall role="region" aria-label="Table of events" tabindex="0" { table.events {
                 caption.quiet { "The last events, the newest first; all of them: " code { "r2octl events " (name) } }
                 thead { tr { th scope="col" { "Time" } th scope="col" { "What" } th scope="col" { "Details" } } }
                 tbody { @for e in events.iter().rev() { tr class=[e.warning.then_some("warning")] {
@@ -198,7 +198,7 @@ pub(super) fn events(events: &[EventRecord], name: &str) -> Part {
 pub(super) fn checkpoints(checkpoints: &[Checkpoint], name: &str) -> Part {
     let html = html! {
         @if checkpoints.is_empty() { p.empty { "No checkpoint yet." } } @else {
-            div.scroll role="region" aria-label="Checkpoints" tabindex="0" { table {
+            div.scroll role="region" aria-label="Table of checkpoints" tabindex="0" { table {
                 caption.quiet { "The newest checkpoints; to read them through: " code { "r2octl checkpoints verify " (name) } }
                 thead { tr { th.n scope="col" { "Step" } th.n scope="col" { "Epoch" } th.n scope="col" { "Tensors" } th.n scope="col" { "Size" } th scope="col" { "Written" } } }
                 tbody { @for c in checkpoints { tr {

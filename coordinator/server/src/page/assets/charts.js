@@ -12,7 +12,7 @@
     if (a >= 1e5 || a < 1e-3) return x.toExponential(2);
     return String(Number(x.toPrecision(5)));
   };
-  const label = (x) => (x === 0 ? "0" : Math.abs(x) >= 1e5 || Math.abs(x) < 1e-3 ? x.toExponential(0) : String(Number(x.toPrecision(4))));
+  const label = (x) => (x === 0 ? "0" : Math.abs(x) >= 1e5 || Math.abs(x) < 1e-3 ? x.toExponential(0) : String(Number(x.toPrecision(6))));
 
   let columns = { step: [] };
   // A step that was undone goes, with those after it.
