@@ -384,6 +384,10 @@ mod tests {
                                    http://127.0.0.1:7070]
               --token-file <FILE>  File whose first line is the token that the coordinator asks for [env:
                                    R2O_TOKEN_FILE]
+              --tls-ca <FILE>      Authorities that the coordinator's certificate may be of, in PEM, for an
+                                   https address; default: the system's [env: R2O_TLS_CA]
+              --tls-cert <FILE>    Certificate to show to the coordinator, in PEM [env: R2O_TLS_CERT]
+              --tls-key <FILE>     That certificate's key, in PEM [env: R2O_TLS_KEY]
           -o, --output <FORMAT>    How to print results: table and wide for people, json and yaml for
                                    programs [default: table]
           -h, --help               Print help
