@@ -1,6 +1,6 @@
 //! The arguments.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -121,14 +121,24 @@ pub(crate) struct Job {
 #[derive(Debug, Args)]
 pub(crate) struct Submit {
     /// The job's YAML or JSON file; `-` reads the standard input
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "named")]
+    file: Option<PathBuf>,
+    /// The same, as kubectl writes it
+    #[arg(id = "named", short = 'f', long = "file", value_name = "FILE", conflicts_with = "file")]
+    named: Option<PathBuf>,
     /// Only have it checked by the coordinator
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Follow the job until it ends
     #[arg(short, long, conflicts_with = "dry_run")]
     pub(crate) watch: bool,
+}
+
+impl Submit {
+    /// The job's file.
+    pub(crate) fn file(&self) -> &Path {
+        self.file.as_deref().or(self.named.as_deref()).unwrap_or_else(|| Path::new("-"))
+    }
 }
 
 #[derive(Debug, Args)]
