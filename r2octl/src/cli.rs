@@ -101,6 +101,8 @@ pub(crate) enum Command {
     /// List the workers
     #[command(visible_alias = "workers")]
     Fleet,
+    /// Watch jobs, curves, workers and events in this terminal
+    Top(Top),
     /// Print the JSON schema of job.yaml
     Schema,
     /// Print a completion script; for bash: source <(r2octl completion bash)
@@ -187,6 +189,15 @@ pub(crate) struct Pause {
     /// Why, for the job's events
     #[arg(long, default_value = "")]
     pub(crate) reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// The job that is chosen at first; otherwise the first that is not over
+    pub(crate) job: Option<String>,
+    /// Print how things stand and leave, as where there is no terminal
+    #[arg(long)]
+    pub(crate) once: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -372,6 +383,7 @@ mod tests {
           report       Write the HTML report of a run
           data         Pack and inspect data sets
           fleet        List the workers [alias: workers]
+          top          Watch jobs, curves, workers and events in this terminal
           schema       Print the JSON schema of job.yaml
           completion   Print a completion script; for bash: source <(r2octl completion bash)
           version      Print the versions of this program and of what it can read

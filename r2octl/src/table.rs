@@ -189,7 +189,7 @@ pub(crate) fn workers(workers: &[WorkerView], wide: bool) -> String {
 }
 
 /// `0-3,8` for 0, 1, 2, 3, 8; a dash for none.
-fn ranges(lanes: &[u32]) -> String {
+pub(crate) fn ranges(lanes: &[u32]) -> String {
     let mut parts: Vec<(u32, u32)> = Vec::new();
     for &lane in lanes {
         match parts.last_mut() {

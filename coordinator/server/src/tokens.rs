@@ -28,7 +28,8 @@ impl Role {
     const ALL: [(&'static str, Self); 4] =
         [("worker", Self::Worker), ("reader", Self::Reader), ("submitter", Self::Submitter), ("admin", Self::Admin)];
 
-    fn may(self, needed: Self) -> bool {
+    /// Whether it may do what `needed` is for.
+    pub(crate) fn may(self, needed: Self) -> bool {
         self == needed || self == Self::Admin || (self == Self::Submitter && needed == Self::Reader)
     }
 }
@@ -97,6 +98,16 @@ impl Tokens {
         let stamp = stamp(path);
         let known = Mutex::new(Known { stamp, roles: read(path)? });
         Ok(Self(Some(Arc::new(File { path: path.to_owned(), known }))))
+    }
+
+    /// Whether everybody is served.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The role of a token by its hash; `None`: it is not known.
+    pub(crate) fn role(&self, token: blake3::Hash) -> Option<Role> {
+        self.0.as_ref()?.role(token)
     }
 
     /// Whether a request may be served, by its path and its `authorization`.
