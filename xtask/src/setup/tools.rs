@@ -98,8 +98,7 @@ fn nasm_package(half: &Path) -> Result<PathBuf> {
         let (lists, cache) = (half.join("apt/lists"), half.join("apt/cache"));
         fs::create_dir_all(lists.join("partial"))?;
         fs::create_dir_all(cache.join("archives/partial"))?;
-        let options =
-            [format!("Dir::State::lists={}", lists.display()), format!("Dir::Cache={}", cache.display())];
+        let options = [format!("Dir::State::lists={}", lists.display()), format!("Dir::Cache={}", cache.display())];
         let options: Vec<&str> = options.iter().flat_map(|option| ["-o", option.as_str()]).collect();
         repo::text(Command::new("apt-get").current_dir(half).args(&options).args(["-qq", "update"]))?;
         download_package(half, &options)
