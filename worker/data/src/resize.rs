@@ -4,7 +4,7 @@
 //! the same bytes. Pillow rounds to bytes after each of the two passes, so a value may differ from its by about one of 255.
 
 use crate::decode::{Canvas, MARGIN};
-use crate::simd::Kernel;
+use crate::simd::{Kernel, fold};
 
 /// A box in pixels of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ const CHANNELS: usize = 4;
 /// Rows of the result that share the loads of weights.
 const ROWS: usize = 4;
 /// Bytes of a row that are blended together; the canvas' margin holds as many.
-const STRIP: usize = 32;
+const STRIP: usize = 64;
 const _: () = assert!(STRIP <= MARGIN);
 
 /// Weights of one direction's source pixels for each pixel of the result.
@@ -41,6 +41,8 @@ struct Table {
     first: Vec<usize>,
     /// Source pixels that count.
     counts: Vec<usize>,
+    /// Source pixels that [`ROWS`] pixels of the result need together, at most.
+    span: usize,
     /// `taps` times `repeat` for each pixel of the result.
     weights: Vec<f32>,
 }
@@ -70,6 +72,9 @@ impl Table {
             self.first.push(begin);
             self.counts.push(end - begin);
         }
+        let last = |top: usize| (top + ROWS - 1).min(to - 1);
+        let span = |top: usize| (self.first[last(top)] + self.counts[last(top)]).saturating_sub(self.first[top]);
+        self.span = (0..to).step_by(ROWS).map(span).max().unwrap_or(0);
     }
 }
 
@@ -90,10 +95,14 @@ fn cubic(x: f64) -> f64 {
 pub(crate) struct Scaler {
     across: Table,
     down: Table,
+    /// Rows of the source as numbers, each at its place of a ring.
+    ring: Vec<f32>,
     /// Blended rows of the source.
     lines: Vec<f32>,
-    /// Finished rows, pixel by pixel.
-    pixels: Vec<f32>,
+    /// A row of the result: sums that still must be added up for each pixel.
+    sums: Vec<[f32; LANES]>,
+    /// The same, added up.
+    pixels: Vec<[f32; CHANNELS]>,
 }
 
 impl Scaler {
@@ -112,8 +121,9 @@ impl Scaler {
         let line = (CHANNELS * crop.width as usize).next_multiple_of(STRIP) + CHANNELS * self.across.taps;
         self.lines.clear();
         self.lines.resize(ROWS * line, 0.0);
-        self.pixels.clear();
-        self.pixels.resize(ROWS * CHANNELS * side, 0.0);
+        self.ring.resize(self.down.span * line, 0.0);
+        self.sums.resize(ROWS * side, [0.0; LANES]);
+        self.pixels.resize(side, [0.0; CHANNELS]);
         Resize { scaler: self, canvas, crop, side, line, planes }
     }
 }
@@ -133,68 +143,112 @@ impl Kernel for Resize<'_> {
     #[inline(always)]
     fn run(self) {
         let Self { scaler, canvas, crop, side, line, planes } = self;
-        let Scaler { across, down, lines, pixels } = scaler;
+        let Scaler { across, down, ring, lines, sums, pixels } = scaler;
         let stride = CHANNELS * canvas.width as usize;
         let corner = crop.top as usize * stride + CHANNELS * crop.left as usize;
         let bytes = &canvas.with_margin()[corner..];
-        let strips = (CHANNELS * crop.width as usize).div_ceil(STRIP);
+        // The last strip may end beyond the crop: whatever is there meets weights of zero.
+        let length = (CHANNELS * crop.width as usize).next_multiple_of(STRIP);
+        let place = |row: usize| row % down.span * line;
+        let mut next = 0;
         for top in (0..side).step_by(ROWS) {
             let rows = ROWS.min(side - top);
-            for (y, target) in (top..top + rows).zip(lines.chunks_exact_mut(line)) {
-                let weights = &down.weights[y * down.taps..][..down.counts[y]];
-                blend(&bytes[down.first[y] * stride..], stride, weights, &mut target[..strips * STRIP]);
+            let end = down.first[top + rows - 1] + down.counts[top + rows - 1];
+            for row in next..end {
+                numbers(&bytes[row * stride..][..length], &mut ring[place(row)..][..length]);
             }
-            for (x, (&first, weights)) in
-                across.first.iter().zip(across.weights.chunks_exact(CHANNELS * across.taps)).enumerate()
-            {
-                let targets = pixels.chunks_exact_mut(CHANNELS * side);
-                for (source, target) in lines.chunks_exact(line).zip(targets) {
-                    let sum = weigh(&source[CHANNELS * first..][..weights.len()], weights);
-                    target[CHANNELS * x..][..CHANNELS].copy_from_slice(&sum);
+            next = end;
+            // A strip of the rows' sources stays in the fastest cache while all of them are blended.
+            for at in (0..length).step_by(STRIP) {
+                for row in 0..rows {
+                    let (first, count) = (down.first[top + row], down.counts[top + row]);
+                    let weights = &down.weights[(top + row) * down.taps..][..count];
+                    let mut from = place(first) + at;
+                    let mut sum = [0.0_f32; STRIP];
+                    for &weight in weights {
+                        for (sum, &value) in sum.iter_mut().zip(&ring[from..][..STRIP]) {
+                            *sum += value * weight;
+                        }
+                        from += line;
+                        if from >= down.span * line {
+                            from -= down.span * line;
+                        }
+                    }
+                    lines[row * line + at..][..STRIP].copy_from_slice(&sum);
                 }
             }
-            for (y, row) in (top..top + rows).zip(pixels.chunks_exact(CHANNELS * side)) {
-                deal(row, y * side, side, planes);
+            match across.taps * CHANNELS / LANES {
+                1 => along::<1>(across, lines, line, sums),
+                2 => along::<2>(across, lines, line, sums),
+                3 => along::<3>(across, lines, line, sums),
+                4 => along::<4>(across, lines, line, sums),
+                _ => along_many(across, lines, line, sums),
+            }
+            for row in 0..rows {
+                for (pixel, sum) in pixels.iter_mut().zip(&sums[row * side..]) {
+                    *pixel = fold(sum);
+                }
+                deal(pixels, (top + row) * side, side, planes);
             }
         }
     }
 }
 
-/// A weighted sum of rows. The last strip may end beyond the row: whatever is there meets weights of zero.
 #[inline(always)]
-fn blend(bytes: &[u8], stride: usize, weights: &[f32], target: &mut [f32]) {
-    for (at, target) in (0..).step_by(STRIP).zip(target.chunks_exact_mut(STRIP)) {
-        let mut sum = [0.0_f32; STRIP];
-        for (row, &weight) in weights.iter().enumerate() {
-            let source = &bytes[row * stride + at..][..STRIP];
-            for (sum, &byte) in sum.iter_mut().zip(source) {
-                *sum += f32::from(byte) * weight;
+fn numbers(bytes: &[u8], target: &mut [f32]) {
+    for (target, &byte) in target.iter_mut().zip(bytes) {
+        *target = f32::from(byte);
+    }
+}
+
+/// Weighted sums of pixels along all lines, of every fourth pixel apart: a whole register goes to memory, or the compiler makes
+/// four small ones. `REGISTERS` hold the weights of a pixel.
+#[inline(always)]
+fn along<const REGISTERS: usize>(across: &Table, lines: &[f32], line: usize, sums: &mut [[f32; LANES]]) {
+    let side = across.first.len();
+    let (weights, _) = across.weights.as_chunks::<LANES>();
+    let (weights, _) = weights.as_chunks::<REGISTERS>();
+    for (x, (&first, weights)) in across.first.iter().zip(weights).enumerate() {
+        for row in 0..ROWS {
+            let (source, _) = lines[row * line + CHANNELS * first..][..REGISTERS * LANES].as_chunks::<LANES>();
+            let mut sum = [0.0_f32; LANES];
+            for (source, weights) in source.iter().zip(weights) {
+                for (sum, (&value, &weight)) in sum.iter_mut().zip(source.iter().zip(weights)) {
+                    *sum += value * weight;
+                }
             }
+            sums[row * side + x] = sum;
         }
-        target.copy_from_slice(&sum);
     }
 }
 
-/// A weighted sum of pixels: four at a time, then those four.
+/// As [`along`], for large pictures.
 #[inline(always)]
-fn weigh(source: &[f32], weights: &[f32]) -> [f32; CHANNELS] {
-    let mut sum = [0.0_f32; LANES];
-    for (source, weights) in source.chunks_exact(LANES).zip(weights.chunks_exact(LANES)) {
-        for ((sum, &value), &weight) in sum.iter_mut().zip(source).zip(weights) {
-            *sum += value * weight;
+fn along_many(across: &Table, lines: &[f32], line: usize, sums: &mut [[f32; LANES]]) {
+    let (side, reach) = (across.first.len(), CHANNELS * across.taps);
+    for (x, &first) in across.first.iter().enumerate() {
+        let (weights, _) = across.weights[x * reach..][..reach].as_chunks::<LANES>();
+        for row in 0..ROWS {
+            let (source, _) = lines[row * line + CHANNELS * first..][..reach].as_chunks::<LANES>();
+            let mut sum = [0.0_f32; LANES];
+            for (source, weights) in source.iter().zip(weights) {
+                for (sum, (&value, &weight)) in sum.iter_mut().zip(source.iter().zip(weights)) {
+                    *sum += value * weight;
+                }
+            }
+            sums[row * side + x] = sum;
         }
     }
-    std::array::from_fn(|i| (sum[i] + sum[i + 8]) + (sum[i + 4] + sum[i + 12]))
 }
 
-/// A row of pixels to the three planes, from bytes' range to [0, 1].
+/// Deals a row of pixels to the three planes, from bytes' range to [0, 1].
 #[inline(always)]
-fn deal(row: &[f32], at: usize, side: usize, planes: &mut [f32]) {
+fn deal(row: &[[f32; CHANNELS]], at: usize, side: usize, planes: &mut [f32]) {
     let (red, rest) = planes.split_at_mut(side * side);
     let (green, blue) = rest.split_at_mut(side * side);
     let targets = red[at..][..side].iter_mut().zip(&mut green[at..][..side]).zip(&mut blue[at..][..side]);
     let unit = |value: f32| value.clamp(0.0, 255.0) * (1.0 / 255.0);
-    for (pixel, ((red, green), blue)) in row.chunks_exact(CHANNELS).zip(targets) {
+    for (pixel, ((red, green), blue)) in row.iter().zip(targets) {
         (*red, *green, *blue) = (unit(pixel[0]), unit(pixel[1]), unit(pixel[2]));
     }
 }

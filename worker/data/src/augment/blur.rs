@@ -61,7 +61,10 @@ fn down(plane: &[f32], side: usize, y: usize, taps: &Taps, target: &mut [f32]) {
     let centre = row(0);
     let mut at = 0;
     while at + STRIP <= side {
-        let mut sum: [f32; STRIP] = std::array::from_fn(|i| centre[at..][..STRIP][i] * taps.weights[0]);
+        let mut sum = [0.0; STRIP];
+        for (sum, &centre) in sum.iter_mut().zip(&centre[at..][..STRIP]) {
+            *sum = centre * taps.weights[0];
+        }
         for (distance, &weight) in (1..).zip(taps.beside()) {
             let (above, below) = (&row(-distance)[at..][..STRIP], &row(distance)[at..][..STRIP]);
             for ((sum, &above), &below) in sum.iter_mut().zip(above).zip(below) {
@@ -87,7 +90,10 @@ fn along(line: &[f32], taps: &Taps, finish: impl Fn(f32) -> f32, target: &mut [f
     let mut at = 0;
     while at + STRIP <= side {
         let centre = &line[radius + at..][..STRIP];
-        let mut sum: [f32; STRIP] = std::array::from_fn(|i| centre[i] * taps.weights[0]);
+        let mut sum = [0.0; STRIP];
+        for (sum, &centre) in sum.iter_mut().zip(centre) {
+            *sum = centre * taps.weights[0];
+        }
         for (distance, &weight) in (1..).zip(taps.beside()) {
             let left = &line[radius + at - distance..][..STRIP];
             let right = &line[radius + at + distance..][..STRIP];

@@ -85,6 +85,19 @@ pub(super) struct Look {
     pub(super) solarise: bool,
 }
 
+impl Look {
+    /// What follows once the mean for contrast is known, blur and all after it apart.
+    #[inline(always)]
+    fn rest(&self, mean: f32, strip: &mut Strip) {
+        if let Some(jitter) = &self.jitter {
+            jitter.apply(jitter.halves().1, mean, strip);
+        }
+        if self.grey {
+            grey(strip);
+        }
+    }
+}
+
 /// One view's colours: from `planes`, which are used up, to normalised planes in `out`.
 pub(super) struct Paint<'a> {
     pub(super) look: &'a Look,
@@ -110,18 +123,10 @@ impl Kernel for Paint<'_> {
             }
             mean = (sum / size as f64) as f32;
         }
-        let rest = |strip: &mut Strip| {
-            if let Some(jitter) = &look.jitter {
-                jitter.apply(jitter.halves().1, mean, strip);
-            }
-            if look.grey {
-                grey(strip);
-            }
-        };
         let Some(sigma) = look.blur else {
             for at in (0..size).step_by(STRIP) {
                 let mut strip = load(planes, size, at);
-                rest(&mut strip);
+                look.rest(mean, &mut strip);
                 for (channel, values) in strip.iter_mut().enumerate() {
                     let finish = finish(channel, look.solarise);
                     values.iter_mut().for_each(|value| *value = finish(*value));
@@ -133,7 +138,7 @@ impl Kernel for Paint<'_> {
         if look.jitter.is_some() || look.grey {
             for at in (0..size).step_by(STRIP) {
                 let mut strip = load(planes, size, at);
-                rest(&mut strip);
+                look.rest(mean, &mut strip);
                 store(&strip, planes, size, at);
             }
         }
@@ -147,14 +152,15 @@ impl Kernel for Paint<'_> {
 /// The strip of pixels from `at` on; what lies beyond the last pixel is black.
 #[inline(always)]
 fn load(planes: &[f32], size: usize, at: usize) -> Strip {
-    std::array::from_fn(|channel| {
+    let mut strip = [[0.0; STRIP]; 3];
+    for (channel, target) in strip.iter_mut().enumerate() {
         let values = &planes[channel * size..][..size][at..];
-        values.first_chunk().copied().unwrap_or_else(|| {
-            let mut strip = [0.0; STRIP];
-            strip[..values.len()].copy_from_slice(values);
-            strip
-        })
-    })
+        match values.first_chunk() {
+            Some(values) => *target = *values,
+            None => target[..values.len()].copy_from_slice(values),
+        }
+    }
+    strip
 }
 
 #[inline(always)]
@@ -195,8 +201,10 @@ fn luma_sum(strip: &Strip) -> f32 {
 #[inline(always)]
 fn blend(strip: &mut Strip, base: f32, factor: f32) {
     let rest = (1.0 - factor) * base;
-    for value in strip.iter_mut().flatten() {
-        *value = (*value * factor + rest).clamp(0.0, 1.0);
+    for values in strip {
+        for value in values {
+            *value = (*value * factor + rest).clamp(0.0, 1.0);
+        }
     }
 }
 
