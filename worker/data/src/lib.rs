@@ -2,12 +2,14 @@
 //!
 //! - [`pack`](mod@pack) and [`inspect`](mod@inspect): make a set and prove that it is whole.
 //! - [`Dataset`]: a set's index, and checked reads of its chunks.
+//! - [`bench`]: a loader's rate, stage by stage.
 //! - [`Loader`]: augmented batches of a worker's lanes, step by step, decoded ahead by threads.
 //!
 //! What a step's pixels are depends on (seed, epoch, sample, view) and on nothing else.
 
 mod augment;
 mod batch;
+pub mod bench;
 mod cache;
 mod dataset;
 mod decode;

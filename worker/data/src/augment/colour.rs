@@ -29,7 +29,7 @@ const TURNS: usize = 16;
 type Strip = [[f32; STRIP]; 3];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operation {
+pub(super) enum Operation {
     Brightness,
     Contrast,
     Saturation,
@@ -39,11 +39,11 @@ enum Operation {
 /// torchvision's ColorJitter: four factors and their order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Jitter {
-    order: [Operation; 4],
-    brightness: f32,
-    contrast: f32,
-    saturation: f32,
-    hue: f32,
+    pub(super) order: [Operation; 4],
+    pub(super) brightness: f32,
+    pub(super) contrast: f32,
+    pub(super) saturation: f32,
+    pub(super) hue: f32,
 }
 
 impl Jitter {
