@@ -95,7 +95,11 @@ fn loader(photos: &Path, threads: usize) -> Result<()> {
         for _ in 0..STEPS {
             images += loader.next()?.images;
         }
-        print(name, images as f64 / started.elapsed().as_secs_f64(), "images/s");
+        let rate = images as f64 / started.elapsed().as_secs_f64();
+        print(name, rate, "images/s");
+        if name == "loader" {
+            print("loader-best-python", rate, "images/s");
+        }
         let made = (stats.images() - made) as f64;
         for (stage, before) in Stage::ALL.into_iter().zip(before).filter(|(stage, _)| *stage != Stage::Wait) {
             print(&format!("{name}-{}", stage.word()), (spent(stage) - before) / made, "ms/image");
