@@ -3,6 +3,8 @@
 // Helpers outside of #[test] functions are tests, too.
 #![allow(clippy::unwrap_used)]
 
+#[path = "it/certificates.rs"]
+mod certificates;
 #[path = "it/hostile.rs"]
 mod hostile;
 #[path = "it/journal.rs"]
@@ -17,6 +19,10 @@ mod refusals;
 mod rendezvous;
 #[path = "it/restart.rs"]
 mod restart;
+#[path = "it/strangers.rs"]
+mod strangers;
+#[path = "it/tls.rs"]
+mod tls;
 #[path = "it/tokens.rs"]
 mod tokens;
 #[path = "it/two.rs"]
