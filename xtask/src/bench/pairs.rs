@@ -70,7 +70,7 @@ pub(super) const PAIRS: &[Pair] = &[
         prepare: &["large_photos.py", "target/bench-photos"],
         script: "bench_loader.py",
         script_arguments: &["target/bench-photos"],
-        targets: &[("best-python", 1.5), ("online-slic", 8.0), ("loader", 25.0)],
+        targets: &[("best-python", 1.5), ("online-slic", 8.0), ("no-slic", 8.0), ("loader", 25.0)],
     },
 ];
 
