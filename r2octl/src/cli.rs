@@ -311,6 +311,29 @@ pub(crate) enum Data {
         /// Where it lies
         url: String,
     },
+    /// Measure how fast this machine loads a packed data set, stage by stage, and how many cores a GPU needs
+    Bench(DataBench),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataBench {
+    /// Where the data set lies
+    pub(crate) url: String,
+    /// Side of the views in pixels
+    #[arg(long, default_value_t = 224, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(32..=1024))]
+    pub(crate) image_size: u32,
+    /// Superpixels of the job; without it those of the stored label maps, which need no computing
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub(crate) segments: Option<u32>,
+    /// Decoding threads
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) threads: usize,
+    /// How long to measure
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// Images that a GPU trains on in a second (an H100 at the method's ceiling: 2350)
+    #[arg(long, default_value_t = 2350.0, value_name = "RATE")]
+    pub(crate) gpu_rate: f64,
 }
 
 #[derive(Debug, Args)]
