@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use r2o_transport::ClientTls;
 
 use crate::error::EXIT_CODES;
 
@@ -32,6 +33,9 @@ pub(crate) struct Cli {
     /// File whose first line is the token that the coordinator asks for
     #[arg(long, global = true, env = "R2O_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) tls: ClientTls,
 
     /// How to print results: table and wide for people, json and yaml for programs
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT", hide_possible_values = true)]

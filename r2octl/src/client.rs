@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use r2o_proto::token::{TokenChannel, TokenFile};
 use r2o_proto::v1::jobs_client::JobsClient;
+use r2o_transport::ClientTls;
 use tonic::transport::Endpoint;
 
 use crate::error::{CliError, unreachable_coordinator};
@@ -16,12 +17,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A coordinator that hangs is found by unanswered pings, also below a stream that is silent for long.
 const PING_EVERY: Duration = Duration::from_secs(10);
 
-/// The token of this process's requests: one command line has one.
-static TOKEN: OnceLock<TokenFile> = OnceLock::new();
+/// How this process shows who it is: one command line has one way.
+static IDENTITY: OnceLock<(TokenFile, ClientTls)> = OnceLock::new();
 
-/// Shows the token in `file` with every request from now on.
-pub(crate) fn show_token(file: Option<PathBuf>) {
-    let _set_once = TOKEN.set(TokenFile::new(file));
+/// Shows the token in `token`, and these certificates, with every request from now on.
+pub(crate) fn show_identity(token: Option<PathBuf>, tls: ClientTls) {
+    let _set_once = IDENTITY.set((TokenFile::new(token), tls));
 }
 
 /// A coordinator that answered.
@@ -44,8 +45,10 @@ impl Coordinator {
             .keep_alive_timeout(PING_EVERY)
             .user_agent(concat!("r2octl/", env!("CARGO_PKG_VERSION")))
             .map_err(|e| CliError::failure("cannot set up the client").because(e))?;
-        let channel = endpoint.connect().await.map_err(|e| unreachable_coordinator(&url).because(e))?;
-        let token = TOKEN.get().cloned().unwrap_or_default();
+        let (token, tls) = IDENTITY.get().cloned().unwrap_or_default();
+        tls.check().map_err(|e| CliError::refused("cannot set up TLS").because(e))?;
+        let connected = r2o_transport::connect(&endpoint, tls).await;
+        let channel = connected.map_err(|e| unreachable_coordinator(&url).because(e))?;
         let jobs = JobsClient::new(token.on(channel)).max_decoding_message_size(MESSAGE_LIMIT);
         Ok(Self { url, jobs })
     }

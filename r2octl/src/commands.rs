@@ -21,7 +21,7 @@ use crate::watching;
 
 /// Does what the command line asks for.
 pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
-    client::show_token(cli.token_file);
+    client::show_identity(cli.token_file, cli.tls);
     let url = cli.coordinator.as_str();
     let output = &mut Output::stdout(cli.output);
     match cli.command {

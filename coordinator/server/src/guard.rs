@@ -5,6 +5,7 @@ use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 
 use futures::future::Either;
+use r2o_transport::Peer;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::server::NamedService;
@@ -43,7 +44,12 @@ where
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let authorization = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
         match self.tokens.check(request.uri().path(), authorization) {
-            Ok(()) => Either::Left(self.service.call(request)),
+            Ok(()) => {
+                if let Some(peer) = request.extensions().get::<Peer>() {
+                    peer.standing.let_in();
+                }
+                Either::Left(self.service.call(request))
+            }
             Err(status) => {
                 tracing::warn!(path = request.uri().path(), "refused: {}", status.message());
                 Either::Right(ready(Ok(status.into_http())))

@@ -29,8 +29,10 @@ mod rendezvous;
 mod scribe;
 mod service;
 mod tokens;
+mod web;
 mod wire;
 
 pub use options::Options;
+pub use r2o_transport::{Limits, ServerTlsFiles};
 pub use service::{Ended, Handle, Service, StartError};
 pub use tokens::TokensError;

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use r2o_coordinator::{Ended, Options, Service};
 use r2o_telemetry::{LogFormat, LogOptions, build_info};
+use r2o_transport::{ServerTlsFiles, web};
 
 /// Coordinates training jobs: queues them, forms generations of workers, grants steps, commits checkpoints.
 #[derive(Debug, Parser)]
@@ -17,6 +19,18 @@ struct Cli {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, env = "R2O_LISTEN", default_value = "127.0.0.1:7070")]
     listen: SocketAddr,
+    /// Address of the status page, /metrics, /livez and /readyz, or off [default: the port after --listen's].
+    #[arg(long, env = "R2O_HTTP", value_name = "ADDRESS", hide_default_value = true)]
+    http: Option<WebAddress>,
+    /// Certificate to serve with, in PEM, with those between it and its authority; read again when it changes.
+    #[arg(long, env = "R2O_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's key, in PEM.
+    #[arg(long, env = "R2O_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Authorities of clients, in PEM: workers and r2octl must show a certificate of theirs.
+    #[arg(long, env = "R2O_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
     /// Folder or object-store URL of the journal and, by default, of the jobs' results.
     #[arg(long, env = "R2O_STATE")]
     state: String,
@@ -53,6 +67,24 @@ struct Cli {
     log: Option<String>,
 }
 
+/// Where the web server listens, if it does.
+#[derive(Debug, Clone, Copy)]
+struct WebAddress(Option<SocketAddr>);
+
+impl FromStr for WebAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self(None)),
+            text => text
+                .parse()
+                .map(|address| Self(Some(address)))
+                .map_err(|_| "write an IP address and a port, like 0.0.0.0:7071, or off".to_owned()),
+        }
+    }
+}
+
 impl Cli {
     fn options(&self) -> Result<Options> {
         let seconds = |name: &str, value: f64| match Duration::try_from_secs_f64(value) {
@@ -62,6 +94,12 @@ impl Cli {
         let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let mut options = Options::new(&self.state);
         options.listen = self.listen;
+        options.web = self.http.map_or_else(|| Some(web::beside(self.listen)), |WebAddress(address)| address);
+        options.tls = self.tls_cert.clone().zip(self.tls_key.clone()).map(|(cert, key)| ServerTlsFiles {
+            cert,
+            key,
+            client_ca: self.tls_client_ca.clone(),
+        });
         options.address_file.clone_from(&self.address_file);
         options.core.lease_ms = ms(seconds("worker-lease", self.worker_lease)?);
         options.core.stall_ms = ms(seconds("stall-timeout", self.stall_timeout)?);
@@ -96,6 +134,9 @@ fn run(cli: &Cli) -> Result<()> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         tracing::info!("r2o-coordinator {} on state {}", build_info(), options.state);
+        if options.tls.is_none() && options.tokens.is_some() && !options.listen.ip().is_loopback() {
+            tracing::warn!("tokens cross the network unencrypted: give --tls-cert and --tls-key");
+        }
         if options.tokens.is_none() && !options.listen.ip().is_loopback() {
             tracing::warn!(
                 "listens on {} and serves everybody who reaches it: give --tokens FILE, or listen on 127.0.0.1",

@@ -5,12 +5,19 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use r2o_coordinator_core::Config;
+use r2o_transport::{Limits, ServerTlsFiles};
 
 /// What a coordinator is started with.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where the web server listens; `None`: there is none.
+    pub web: Option<SocketAddr>,
+    /// The certificate of both servers, and whether workers and people must show one too; `None`: no encryption.
+    pub tls: Option<ServerTlsFiles>,
+    /// Connections of each server, and how long a stranger may keep one.
+    pub connections: Limits,
     /// Where the journal, the leader's lease and, by default, the jobs' results lie: any object-store URL or a folder.
     pub state: String,
     /// A file that gets the URL at which this coordinator serves, once it does.
@@ -37,6 +44,9 @@ impl Options {
     pub fn new(state: impl Into<String>) -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            web: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            tls: None,
+            connections: Limits::of_process(),
             state: state.into(),
             address_file: None,
             core: Config::default(),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::Router;
 use r2o_coordinator_core::{Core, Fold, Gate, UnknownRecord};
 use r2o_proto::v1::fleet_server::FleetServer;
 use r2o_proto::v1::jobs_server::JobsServer;
@@ -13,9 +14,9 @@ use r2o_storage::journal::{Journal, JournalError};
 use r2o_storage::leader::{self, AcquireError, Holder, Lease};
 use r2o_storage::{StorageError, Store};
 use r2o_telemetry::{TaskHandle, TaskKind, chain, spawn};
+use r2o_transport::{Alpn, Incoming, ServerTls, ServerTlsFiles, TlsError, web};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
@@ -31,6 +32,7 @@ use crate::options::Options;
 use crate::rendezvous::Rooms;
 use crate::scribe::Scribe;
 use crate::tokens::{Tokens, TokensError};
+use crate::web::guarded;
 
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// How often a coordinator that stands by looks at the lease.
@@ -43,13 +45,18 @@ const DRAIN: Duration = Duration::from_secs(5);
 #[non_exhaustive]
 pub enum StartError {
     /// The address cannot be had.
-    #[error("cannot listen on {address}; choose another --listen address, or port 0 for a free one")]
+    #[error("cannot listen on {address}; choose another {option} address, or port 0 for a free one")]
     Listen {
+        /// The option that gave it.
+        option: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why.
         source: std::io::Error,
     },
+    /// The certificate cannot be served with.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The tokens cannot be read.
     #[error(transparent)]
     Tokens(#[from] TokensError),
@@ -96,11 +103,14 @@ pub struct Service;
 /// A running coordinator. Dropping it stops it without waiting.
 #[derive(Debug)]
 pub struct Handle {
-    address: SocketAddr,
+    url: String,
+    web: Option<String>,
     mailbox: Mailbox,
     stop: CancellationToken,
     actor: TaskHandle<Result<(), Lost>>,
     server: TaskHandle<Result<(), tonic::transport::Error>>,
+    /// Ends with the rest; without it training goes on.
+    _web_server: Option<TaskHandle<()>>,
     lease: TaskHandle<Option<String>>,
 }
 
@@ -111,22 +121,23 @@ impl Service {
     /// [`StartError`] says what to do; nothing is left behind.
     pub async fn start(options: Options) -> Result<Handle, StartError> {
         let tokens = Tokens::open(options.tokens.as_deref())?;
+        let doors = Doors::open(&options).await?;
         let state = r2o_storage::open(&options.state)?;
         let clock = Clock::starting_at(options.clock);
         let ttl = i64::try_from(options.leader_lease.as_millis()).unwrap_or(i64::MAX);
         // Nobody must find an address where nothing is served yet: it listens once it may lead.
         let before = if options.standby { Some(stand_by(&state, clock).await?) } else { None };
-        let listen_error = |source| StartError::Listen { address: options.listen, source };
-        let listener = TcpListener::bind(options.listen).await.map_err(listen_error)?;
-        let address = listener.local_addr().map_err(listen_error)?;
-        let url = format!("http://{address}");
+        let listener = listen("--listen", options.listen).await?;
+        let address = listener.local_addr().map_err(|e| cannot_listen("--listen", options.listen, e))?;
+        let url = doors.url(address);
         let lease = match before {
             Some(watch) => watch.take_over(Holder::this_process(&url), ttl, clock.unix_ms()).await?,
             None => leader::acquire(&state, Holder::this_process(&url), ttl, clock.unix_ms()).await?,
         };
-        match serve(&options, listener, state, clock, lease, tokens).await {
+        match serve(&options, doors, (listener, url), state, clock, lease, tokens).await {
             Ok(handle) => {
-                tracing::info!("serves at {url}");
+                let web = handle.web_url().map(|web| format!(", its page is at {web}")).unwrap_or_default();
+                tracing::info!("serves at {}{web}", handle.url());
                 Ok(handle)
             }
             Err((error, lease)) => {
@@ -137,23 +148,75 @@ impl Service {
     }
 }
 
+/// What stands open before anything is served.
+struct Doors {
+    tls: Option<ServerTls>,
+    stop: CancellationToken,
+    pages: web::Pages,
+    web: Option<(String, TaskHandle<()>)>,
+}
+
+impl Doors {
+    /// Reads the certificate, and begins to answer probes.
+    async fn open(options: &Options) -> Result<Self, StartError> {
+        let open = |alpn, client_ca| {
+            let files = options.tls.clone().map(|files| ServerTlsFiles { client_ca, ..files });
+            files.map(|files| ServerTls::open(files, alpn)).transpose()
+        };
+        let tls = open(Alpn::Grpc, options.tls.as_ref().and_then(|files| files.client_ca.clone()))?;
+        let mut doors = Self { tls, stop: CancellationToken::new(), pages: web::Pages::default(), web: None };
+        if let Some(address) = options.web {
+            let listener = listen("--http", address).await?;
+            let failed = |error| cannot_listen("--http", address, error);
+            let url = doors.url(listener.local_addr().map_err(failed)?);
+            // Probes and monitoring have no certificates.
+            let incoming = Incoming::new(listener, open(Alpn::Web, None)?, options.connections).map_err(failed)?;
+            let (pages, stop) = (doors.pages.clone(), doors.stop.clone());
+            let server = spawn("web", TaskKind::Session, async move {
+                if let Err(error) = web::serve(incoming, pages, stop).await {
+                    tracing::error!("the web server failed, training goes on: {error}");
+                }
+            });
+            doors.web = Some((url, server));
+        }
+        Ok(doors)
+    }
+
+    fn url(&self, address: SocketAddr) -> String {
+        format!("http{}://{address}", if self.tls.is_some() { "s" } else { "" })
+    }
+}
+
+async fn listen(option: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| cannot_listen(option, address, source))
+}
+
+fn cannot_listen(option: &'static str, address: SocketAddr, source: std::io::Error) -> StartError {
+    StartError::Listen { option, address, source }
+}
+
 async fn serve(
     options: &Options,
-    listener: TcpListener,
+    doors: Doors,
+    (listener, url): (TcpListener, String),
     state: Store,
     clock: Clock,
     lease: Lease,
     tokens: Tokens,
 ) -> Result<Handle, (StartError, Lease)> {
     let (sender, inbox) = mpsc::unbounded_channel();
-    let (mailbox, stop) = (Mailbox(sender), CancellationToken::new());
+    let (mailbox, stop) = (Mailbox(sender), doors.stop);
     let (board, rooms) = (Board::default(), Rooms::default());
     let lead = Lead::new(clock, lease.had_at(), options.leader_lease);
+    let incoming = Incoming::new(listener, doors.tls, options.connections);
+    let incoming = incoming.map_err(|error| cannot_listen("--listen", options.listen, error));
     let restored = restored(options, &state, clock, &lead, &board, &rooms, &mailbox).await;
-    let (actor, address) = match restored.and_then(|actor| Ok((actor, write_address(options, &listener)?))) {
+    let ready = restored.and_then(|actor| Ok((actor, incoming?, write_address(options, &url)?)));
+    let (actor, incoming, ()) = match ready {
         Ok(ready) => ready,
         Err(error) => return Err((error, lease)),
     };
+    doors.pages.open(guarded(Router::new(), &tokens));
     let jobs = JobsService { mailbox: mailbox.clone(), board: board.clone(), state, stop: stop.clone() };
     let fleet = FleetService { mailbox: mailbox.clone(), board, stop: stop.clone() };
     let (health, health_server) = tonic_health::server::health_reporter();
@@ -165,16 +228,18 @@ async fn serve(
     let server = Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_EVERY))
-        .tcp_nodelay(true)
         .add_service(health_server)
         .add_service(Guarded::new(fleet_server, &tokens))
         .add_service(Guarded::new(rendezvous_server, &tokens))
         .add_service(Guarded::new(jobs_server, &tokens))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    let (web, _web_server) = doors.web.unzip();
     Ok(Handle {
-        address,
+        url,
+        web,
         actor: spawn("actor", TaskKind::Service, actor.run(inbox)),
         server: spawn("server", TaskKind::Service, server),
+        _web_server,
         lease: spawn("lease", TaskKind::Service, lead.keep(lease, options.leader_lease, stop.clone())),
         mailbox,
         stop,
@@ -218,14 +283,11 @@ async fn restored(
 }
 
 /// Whole or not at all: whoever waits for the file reads a whole address.
-fn write_address(options: &Options, listener: &TcpListener) -> Result<SocketAddr, StartError> {
-    let address = listener.local_addr().map_err(|source| StartError::Listen { address: options.listen, source })?;
-    if let Some(path) = &options.address_file {
-        let half = path.with_extension("half");
-        let written = std::fs::write(&half, format!("http://{address}\n")).and_then(|()| std::fs::rename(&half, path));
-        written.map_err(|source| StartError::AddressFile { path: path.clone(), source })?;
-    }
-    Ok(address)
+fn write_address(options: &Options, url: &str) -> Result<(), StartError> {
+    let Some(path) = &options.address_file else { return Ok(()) };
+    let half = path.with_extension("half");
+    let written = std::fs::write(&half, format!("{url}\n")).and_then(|()| std::fs::rename(&half, path));
+    written.map_err(|source| StartError::AddressFile { path: path.clone(), source })
 }
 
 /// Waits until nobody leads any more.
@@ -252,16 +314,16 @@ async fn stand_by(state: &Store, clock: Clock) -> Result<leader::Watch, StartErr
 }
 
 impl Handle {
-    /// Where it listens.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// Its URL for clients and workers.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.url.clone()
+    }
+
+    /// The URL of its page, where it has one.
+    #[must_use]
+    pub fn web_url(&self) -> Option<String> {
+        self.web.clone()
     }
 
     /// Waits until it ends by itself: because another leads, or the server fails.

@@ -90,7 +90,17 @@ impl Tokens {
 
     /// Whether a request may be served, by its path and its `authorization`.
     pub(crate) fn check(&self, path: &str, authorization: Option<&[u8]>) -> Result<(), Status> {
-        let (Some(file), Some(needed)) = (&self.0, needed(path)) else { return Ok(()) };
+        let Some(needed) = needed(path) else { return Ok(()) };
+        self.allow(needed, path.trim_start_matches('/').trim_start_matches("r2o.v1."), authorization)
+    }
+
+    /// Whether whoever shows this `authorization` may look at jobs and workers.
+    pub(crate) fn may_read(&self, authorization: Option<&[u8]>) -> Result<(), Status> {
+        self.allow(Role::Reader, "pages", authorization)
+    }
+
+    fn allow(&self, needed: Role, what: &str, authorization: Option<&[u8]>) -> Result<(), Status> {
+        let Some(file) = &self.0 else { return Ok(()) };
         let Some(authorization) = authorization else {
             return Err(Status::unauthenticated(
                 "this coordinator asks for a token: give --token-file FILE, or set R2O_TOKEN_FILE",
@@ -103,9 +113,8 @@ impl Tokens {
         if role.may(needed) {
             return Ok(());
         }
-        let method = path.trim_start_matches('/').trim_start_matches("r2o.v1.");
         Err(Status::permission_denied(format!(
-            "a token of role {role} may not call {method}: use one of role {needed} or admin"
+            "a token of role {role} may not call {what}: use one of role {needed} or admin"
         )))
     }
 }

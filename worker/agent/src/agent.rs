@@ -1,17 +1,22 @@
 //! The shell around the worker's core: it moves events in and carries commands out.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use axum::Router;
 use r2o_proto::token::{TokenChannel, TokenFile};
 use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{Draining, Goodbye, Hello, LogLine, Prepared, Ready};
-use r2o_telemetry::{LogFormat, LogOptions, TaskKind};
+use r2o_telemetry::{LogFormat, LogOptions, TaskHandle, TaskKind};
+use r2o_transport::{Alpn, ClientTls, Incoming, Limits, ServerTls, ServerTlsFiles, web};
 use r2o_worker_core::{Command, Core, Event, ExitReason};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::RunOptions;
 use crate::leave::{Request, Requests};
@@ -22,6 +27,8 @@ use crate::{logs, wire};
 const EXIT_REFUSED: u8 = 3;
 const EXIT_FORCED: u8 = 4;
 const EXIT_STUCK: i32 = 5;
+/// Of probes and monitoring.
+const WEB_CONNECTIONS: usize = 64;
 
 /// Runs a worker until it is drained or refused.
 pub(crate) fn run(options: RunOptions) -> ExitCode {
@@ -76,7 +83,8 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         held: None,
         protocol: r2o_proto::PROTOCOL,
     };
-    let channel = TokenFile::new(options.token_file.clone()).on(session::channel(&options.coordinator)?);
+    let channel =
+        TokenFile::new(options.token_file.clone()).on(session::channel(&options.coordinator, options.tls.clone())?);
     let (events, mut event_queue) = mpsc::unbounded_channel();
     let (outboxes, mut outbox_queue) = mpsc::unbounded_channel();
     let settings = trainer::Settings {
@@ -102,10 +110,17 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         abort_deadline: Duration::from_secs(options.abort_deadline),
         drain_deadline: Duration::from_secs(options.drain_deadline),
     };
+    let (pages, stop) = (web::Pages::default(), CancellationToken::new());
+    let _web = match options.http {
+        Some(address) => Some(serve_web(address, &options.tls, pages.clone(), stop.clone()).await?),
+        None => None,
+    };
+    let _stops_at_the_end = stop.drop_guard();
     let mut requests = Requests::listen(options.preemption_file)?;
     let name = agent.hello.borrow().worker.clone();
     tracing::info!(worker = name, device = %device, threads, "worker started");
     agent.connect();
+    pages.open(Router::new());
     loop {
         // An outbox comes before the Connected event that belongs to it, hence the fixed order.
         let event = tokio::select! {
@@ -135,6 +150,21 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
             }
         }
     }
+}
+
+/// Probes and metrics, which say nothing that is secret: in TLS when this worker has a certificate.
+async fn serve_web(
+    address: SocketAddr,
+    tls: &ClientTls,
+    pages: web::Pages,
+    stop: CancellationToken,
+) -> Result<TaskHandle<std::io::Result<()>>> {
+    let files = tls.cert.clone().zip(tls.key.clone()).map(|(cert, key)| ServerTlsFiles { cert, key, client_ca: None });
+    let tls = files.map(|files| ServerTls::open(files, Alpn::Web)).transpose()?;
+    let cannot = || format!("cannot listen on {address}; choose another --http address");
+    let listener = TcpListener::bind(address).await.with_context(cannot)?;
+    let incoming = Incoming::new(listener, tls, Limits { connections: WEB_CONNECTIONS, ..Limits::of_process() })?;
+    Ok(r2o_telemetry::spawn("web", TaskKind::Session, web::serve(incoming, pages, stop)))
 }
 
 impl Agent {

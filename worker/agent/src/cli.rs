@@ -1,8 +1,10 @@
 //! Flags and exit codes.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use r2o_transport::ClientTls;
 
 /// What the program accepts.
 #[derive(Debug, Parser)]
@@ -45,6 +47,12 @@ pub(crate) struct RunOptions {
     /// File whose first line is the token that this worker shows; read again for every request.
     #[arg(long, env = "R2O_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// How to meet a coordinator whose address is https.
+    #[command(flatten)]
+    pub(crate) tls: ClientTls,
+    /// Address of /metrics, /livez and /readyz; default: none.
+    #[arg(long, env = "R2O_HTTP", value_name = "ADDRESS")]
+    pub(crate) http: Option<SocketAddr>,
     /// Stable name, unique in the fleet; default: host name and process id.
     #[arg(long, env = "R2O_WORKER_NAME")]
     pub(crate) name: Option<String>,

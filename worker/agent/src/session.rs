@@ -9,6 +9,7 @@ use r2o_proto::v1::fleet_client::FleetClient;
 use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{Heartbeat, Hello, WorkerMessage};
 use r2o_telemetry::TaskKind;
+use r2o_transport::ClientTls;
 use r2o_worker_core::Event;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -24,17 +25,17 @@ const RETRY: Duration = Duration::from_millis(300);
 /// A channel that connects when it is first used and again whenever it broke.
 ///
 /// # Errors
-/// When `url` is not an http or https URL.
-pub(crate) fn channel(url: &str) -> Result<Channel> {
+/// When `url` is not an http or https URL, or certificates cannot be read.
+pub(crate) fn channel(url: &str, tls: ClientTls) -> Result<Channel> {
+    tls.check()?;
     let endpoint = Endpoint::from_shared(url.to_owned())
         .with_context(|| format!("--coordinator {url}: not a URL; write it like http://host:7070"))?;
-    Ok(endpoint
+    let endpoint = endpoint
         .connect_timeout(Duration::from_secs(5))
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
-        .connect_lazy())
+        .keep_alive_while_idle(true);
+    Ok(r2o_transport::channel(&endpoint, tls))
 }
 
 /// The sending half of the current stream.

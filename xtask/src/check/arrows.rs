@@ -21,6 +21,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("r2o-proto", Layer::Common),
     ("r2o-storage", Layer::Common),
     ("r2o-telemetry", Layer::Common),
+    ("r2o-transport", Layer::Common),
     ("r2o-report", Layer::Common),
     ("r2o-coordinator-core", Layer::Parts),
     ("r2o-worker-core", Layer::Parts),
@@ -47,6 +48,7 @@ const LAYERS: &[(&str, Layer)] = &[
 /// Arrows inside one layer: (from, to).
 const BESIDE: &[(&str, &str)] = &[
     ("r2o-report", "r2o-storage"),
+    ("r2o-transport", "r2o-telemetry"),
     ("r2o-data", "r2o-slic"),
     ("r2o-aten", "r2o-libtorch"),
     ("r2o-c10d", "r2o-libtorch"),
@@ -68,6 +70,7 @@ const DOORS: &[(&[&str], &[&str], &str)] = &[
         &["tonic", "prost", "tonic-prost", "tonic-health"],
         &[
             "r2o-proto",
+            "r2o-transport",
             "r2o-coordinator",
             "r2o-worker",
             "r2octl",
