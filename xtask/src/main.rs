@@ -1,7 +1,8 @@
-//! The project's own commands: `cargo xtask setup | check | test | demo | bench | chaos | sim | schema`.
+//! The project's own commands: `cargo xtask setup | check | test | demo | bench | chaos | sim | schema | chart`.
 
 mod bench;
 mod chaos;
+mod chart;
 mod check;
 mod demo;
 mod repo;
@@ -40,6 +41,8 @@ enum Command {
     Sim(sim::Arguments),
     /// Write the JSON schema of job.yaml anew.
     Schema,
+    /// Write the Helm chart's table of values and its copies of dashboards and alerts anew.
+    Chart,
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Chaos(arguments) => chaos::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Schema => schema::write(),
+        Command::Chart => chart::write(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
