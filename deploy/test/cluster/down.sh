@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Ends the cluster in the folder RUN, by the process ids that up.sh wrote, and what it left on the machine.
+set -uo pipefail
+run=${1:?usage: down.sh RUN}
+stop() {
+    [[ -f $run/pids/$1 ]] && kill "$(cat "$run/pids/$1")" 2>/dev/null
+}
+for name in services names kubelet; do stop $name; done
+if [[ -S $run/containerd.sock ]]; then
+    ctr=(ctr --address "$run/containerd.sock" --namespace k8s.io)
+    "${ctr[@]}" tasks ls -q | xargs -r -n1 "${ctr[@]}" tasks kill --signal SIGKILL >/dev/null 2>&1
+    for _ in $(seq 50); do
+        [[ -z $("${ctr[@]}" tasks ls 2>/dev/null | grep RUNNING) ]] && break
+        sleep 0.2
+    done
+    "${ctr[@]}" containers ls -q | xargs -r -n1 "${ctr[@]}" containers rm >/dev/null 2>&1
+fi
+"${KUBE_BIN:-$run}/kube-proxy" --cleanup >/dev/null 2>&1
+for name in proxy containerd scheduler controllers apiserver etcd; do stop $name; done
+for _ in $(seq 50); do
+    kill -0 "$(cat "$run/pids/etcd" 2>/dev/null || echo 999999999)" 2>/dev/null || break
+    sleep 0.2
+done
+awk -v run="$run" 'index($2, run) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r -n1 umount -l
+ip link del r2opods 2>/dev/null
+ip link del r2onode 2>/dev/null
+rm -rf "$run"
