@@ -3,7 +3,15 @@
 set -uo pipefail
 run=${1:?usage: down.sh RUN}
 stop() {
-    [[ -f $run/pids/$1 ]] && kill "$(cat "$run/pids/$1")" 2>/dev/null
+    local pid
+    [[ -f $run/pids/$1 ]] || return
+    pid=$(cat "$run/pids/$1")
+    kill -- "-$pid" 2>/dev/null
+    for _ in $(seq 25); do
+        kill -0 -- "-$pid" 2>/dev/null || return
+        sleep 0.2
+    done
+    kill -KILL -- "-$pid" 2>/dev/null
 }
 for name in services names kubelet; do stop $name; done
 if [[ -S $run/containerd.sock ]]; then
@@ -17,10 +25,6 @@ if [[ -S $run/containerd.sock ]]; then
 fi
 "${KUBE_BIN:-$run}/kube-proxy" --cleanup >/dev/null 2>&1
 for name in proxy containerd scheduler controllers apiserver etcd; do stop $name; done
-for _ in $(seq 50); do
-    kill -0 "$(cat "$run/pids/etcd" 2>/dev/null || echo 999999999)" 2>/dev/null || break
-    sleep 0.2
-done
 awk -v run="$run" 'index($2, run) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r -n1 umount -l
 ip link del r2opods 2>/dev/null
 ip link del r2onode 2>/dev/null

@@ -11,7 +11,8 @@ mkdir -p "$run"/{logs,pids,certs,cni,kubelet}
 start() {
     local name=$1
     shift
-    "$@" >"$run/logs/$name.log" 2>&1 &
+    # Each leads a group of its own, so that its children end with it.
+    setsid "$@" >"$run/logs/$name.log" 2>&1 &
     echo $! >"$run/pids/$name"
 }
 # Asks until a command succeeds, for at most 90 s.

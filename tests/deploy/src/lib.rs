@@ -5,5 +5,5 @@ mod objects;
 mod podman;
 
 pub use chart::{Helm, NEEDS, Release, chart, python, tool, values_files};
-pub use objects::{containers, each, name, pod};
+pub use objects::{containers, decoded, each, name, pod};
 pub use podman::{NEEDS as PODMAN_NEEDS, Podman, hand_over};

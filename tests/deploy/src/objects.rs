@@ -1,5 +1,6 @@
 //! Rendered objects as data.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
 /// `KIND/NAME` of an object.
@@ -35,4 +36,11 @@ pub fn each<'a>(value: &'a Value, path: &str, look: &mut impl FnMut(&str, &'a Va
         }
         _ => {}
     }
+}
+
+/// The text of a Secret's value; empty where there is none.
+#[must_use]
+pub fn decoded(value: &Value) -> String {
+    let bytes = BASE64_STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
+    String::from_utf8(bytes).unwrap_or_default()
 }

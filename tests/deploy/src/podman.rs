@@ -15,7 +15,7 @@ use r2o_test_kit::repository;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::objects::{self, pod};
+use crate::objects::{self, decoded, pod};
 
 /// What the tests of containers need.
 pub const NEEDS: &str = "needs podman, root, and images (deploy/test/images.sh)";
@@ -150,7 +150,7 @@ fn map(object: &Value) -> Option<Value> {
         "ConfigMap" => Some(object.clone()),
         "Secret" => {
             let data = object["data"].as_object()?;
-            let plain = data.iter().map(|(key, value)| (key.clone(), decoded(value.as_str().unwrap_or_default())));
+            let plain = data.iter().map(|(key, value)| (key.clone(), decoded(value).into()));
             let data: serde_json::Map<String, Value> = plain.collect();
             Some(json!({
                 "apiVersion": "v1", "kind": "ConfigMap",
@@ -159,30 +159,6 @@ fn map(object: &Value) -> Option<Value> {
         }
         _ => None,
     }
-}
-
-/// Base64's text.
-fn decoded(text: &str) -> Value {
-    let mut bits = 0u32;
-    let mut count = 0;
-    let mut bytes = Vec::new();
-    for letter in text.bytes() {
-        let value = match letter {
-            b'A'..=b'Z' => letter - b'A',
-            b'a'..=b'z' => letter - b'a' + 26,
-            b'0'..=b'9' => letter - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => continue,
-        };
-        bits = (bits << 6) | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-        }
-    }
-    Value::String(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The pod of a template, with what a controller and a kubelet fill in.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
-use r2o_test_deploy::{Helm, NEEDS, PODMAN_NEEDS, Podman, Release, hand_over, name};
+use r2o_test_deploy::{Helm, NEEDS, PODMAN_NEEDS, Podman, Release, decoded, hand_over, name};
 use r2o_test_kit::{binary, not_run, packed_photos, repository, wait_until};
 use serde_json::{Value, json};
 
@@ -25,12 +25,6 @@ fn find<'a>(objects: &'a [Value], wanted: &str) -> Result<&'a Value> {
     objects.iter().find(|object| name(object) == wanted).with_context(|| format!("the chart has no {wanted}"))
 }
 
-fn decoded(secret: &Value, key: &str) -> Result<String> {
-    let text = secret["data"][key].as_str().with_context(|| format!("the secret has no {key}"))?;
-    let output = Command::new("sh").args(["-c", "printf %s \"$1\" | base64 -d", "sh", text]).output()?;
-    Ok(String::from_utf8(output.stdout)?)
-}
-
 /// Asks the coordinator as a person with a token and the CA does.
 struct Client {
     environment: BTreeMap<&'static str, String>,
@@ -39,8 +33,8 @@ struct Client {
 impl Client {
     fn new(objects: &[Value], address: &str, folder: &Path) -> Result<Self> {
         let (ca, token) = (folder.join("ca.crt"), folder.join("token"));
-        fs::write(&ca, decoded(find(objects, "Secret/r2o-tls")?, "ca.crt")?)?;
-        fs::write(&token, decoded(find(objects, "Secret/r2o-tokens")?, "reader")?)?;
+        fs::write(&ca, decoded(&find(objects, "Secret/r2o-tls")?["data"]["ca.crt"]))?;
+        fs::write(&token, decoded(&find(objects, "Secret/r2o-tokens")?["data"]["reader"]))?;
         Ok(Self {
             environment: BTreeMap::from([
                 ("R2O_COORDINATOR", format!("https://{address}:7070")),
@@ -120,7 +114,7 @@ async fn the_chart_trains_a_job_to_its_end() -> Result<()> {
 
     assert!(state.join("jobs/demo").is_dir(), "the results are on the volume");
     for (secret, key) in [("r2o-tokens", "worker"), ("r2o-tokens", "submitter"), ("r2o-tls", "tls.key")] {
-        let text = decoded(find(&objects, &format!("Secret/{secret}"))?, key)?;
+        let text = decoded(&find(&objects, &format!("Secret/{secret}"))?["data"][key]);
         let line = text.lines().nth(1).unwrap_or(&text);
         assert!(line.len() > 40 && !logs.contains(line), "{secret}/{key} is in the logs");
     }
