@@ -168,7 +168,8 @@ mod tests {
         let files = |names: &[(&str, &str)]| -> BTreeMap<PathBuf, String> {
             names.iter().map(|(name, text)| (PathBuf::from(name), (*text).to_owned())).collect()
         };
-        let found = compare(&files(&[("a", "1"), ("b", "2"), ("c", "3")]), &files(&[("a", "1"), ("b", "x"), ("d", "")]));
+        let found =
+            compare(&files(&[("a", "1"), ("b", "2"), ("c", "3")]), &files(&[("a", "1"), ("b", "x"), ("d", "")]));
         let places: Vec<&str> = found.iter().map(|violation| violation.place.as_str()).collect();
         assert_eq!(places, ["b", "c", "d"]);
     }

@@ -5,7 +5,7 @@ mod arrows;
 mod licences;
 mod links;
 mod manifests;
-mod metadata;
+pub(crate) mod metadata;
 mod recipes;
 mod rooms;
 mod spdx;

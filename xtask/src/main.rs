@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup | check | test | demo | bench | chaos | sim | schema | chart`.
+//! The project's own commands: `cargo xtask setup | check | test | demo | bench | chaos | sim | schema | chart | sbom`.
 
 mod bench;
 mod chaos;
@@ -6,6 +6,7 @@ mod chart;
 mod check;
 mod demo;
 mod repo;
+mod sbom;
 mod schema;
 mod setup;
 mod sim;
@@ -43,6 +44,8 @@ enum Command {
     Schema,
     /// Write the Helm chart's table of values and its copies of dashboards and alerts anew.
     Chart,
+    /// Print the bill of materials of a program as CycloneDX JSON.
+    Sbom(sbom::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Schema => schema::write(),
         Command::Chart => chart::write(),
+        Command::Sbom(arguments) => sbom::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -133,7 +133,10 @@ fn selectors_match_what_they_are_for() -> Result<()> {
             let spec = &object["spec"];
             match object["kind"].as_str().unwrap_or_default() {
                 "StatefulSet" => {
-                    assert!(matches(&spec["selector"]["matchLabels"], &spec["template"]["metadata"]["labels"]), "{place}");
+                    assert!(
+                        matches(&spec["selector"]["matchLabels"], &spec["template"]["metadata"]["labels"]),
+                        "{place}"
+                    );
                     let service = spec["serviceName"].as_str().unwrap_or_default();
                     assert!(services().any(|object| object["metadata"]["name"] == service), "{place}");
                 }
