@@ -15,6 +15,8 @@ run=$work/run
 forward=
 finish() {
     local status=$?
+    # Whatever fails here, the rest is cleaned up.
+    set +e
     if ((status)); then
         echo "--- failed; the state of things:"
         kubectl --namespace r2o get pods,events 2>/dev/null | tail -30
@@ -34,7 +36,7 @@ show() {
 }
 # Asks until a condition holds.
 await() {
-    local what=$1 end=$((SECONDS + 300))
+    local what=$1 end=$((SECONDS + 900))
     shift
     until "$@"; do
         ((SECONDS < end)) || { echo "waited in vain: $what" >&2; return 1; }

@@ -36,7 +36,7 @@ impl Podman {
     /// When the network cannot be made.
     pub fn start(images: &[&str]) -> Result<Option<Self>> {
         let present = |image: &&str| output(&["image", "exists", image]).is_ok_and(|output| output.status.success());
-        if !is_root() || !images.iter().all(|image| present(&image)) {
+        if !is_root() || !images.iter().all(present) {
             return Ok(None);
         }
         let number = std::process::id();

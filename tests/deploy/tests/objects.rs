@@ -5,8 +5,11 @@ use r2o_test_deploy::{Helm, NEEDS, Release, containers, each, name, pod, values_
 use r2o_test_kit::not_run;
 use serde_json::{Value, json};
 
+/// The name of a file of values, and the objects that come of it.
+type Rendered = (String, Vec<Value>);
+
 /// All example values, rendered.
-fn rendered() -> Result<Option<Vec<(String, Vec<Value>)>>> {
+fn rendered() -> Result<Option<Vec<Rendered>>> {
     let mut all = Vec::new();
     for values in values_files()? {
         let release = Release::on("1.30").values(&values).with(&Release::OPERATOR);

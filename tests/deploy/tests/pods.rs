@@ -10,11 +10,13 @@ use serde_json::{Value, json};
 
 const IMAGES: [&str; 2] = ["localhost/r2o/coordinator:0.1.0", "localhost/r2o/worker-cpu:0.1.0"];
 
-/// The demo's job, shortened.
+/// The demo's job, smaller and shorter.
 fn job() -> Result<Value> {
     let text = fs::read_to_string(repository().join("deploy/jobs/demo.yaml"))?;
     let mut job: Value = serde_saphyr::from_str(&text).context("the demo's job is no YAML")?;
     job["spec"]["epochs"] = 2.into();
+    job["spec"]["data"]["imageSize"] = 64.into();
+    job["spec"]["batch"]["samplesPerLane"] = 4.into();
     job["spec"]["method"]["curriculum"]["epochs"] = json!([0, 2]);
     job["spec"]["data"]["url"] = "file:///state/data".into();
     job["spec"]["fleet"]["minWorkers"] = 2.into();
