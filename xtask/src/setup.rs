@@ -5,6 +5,7 @@
 //! a later one would take for finished.
 
 mod cuda;
+mod deploy;
 mod folder;
 mod libtorch;
 mod pip;
@@ -28,6 +29,9 @@ pub(crate) struct Arguments {
     /// Also fetch an S3 server for the storage tests (a 48 MB download).
     #[arg(long)]
     s3: bool,
+    /// Also fetch Helm and linters for the tests of deploy/ (a 107 MB download).
+    #[arg(long)]
+    deploy: bool,
 }
 
 /// Makes what is asked for and missing, and says where it is.
@@ -42,12 +46,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.s3 {
         println!("S3 server: {}", s3::ensure()?.display());
     }
+    if arguments.deploy {
+        println!("Helm and linters: {}", deploy::ensure()?.display());
+    }
     Ok(())
 }
 
 /// The S3 server's program, when `setup --s3` fetched it.
 pub(crate) fn s3_server() -> Option<PathBuf> {
     s3::existing()
+}
+
+/// The folder of Helm and linters, when `setup --deploy` made it.
+pub(crate) fn deploy_tools() -> Option<PathBuf> {
+    deploy::existing()
 }
 
 /// Makes `.libtorch` and `.tools` when there are none.

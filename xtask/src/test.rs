@@ -80,6 +80,9 @@ fn prepared(subcommand: &str, all: bool, server: Option<&Server>) -> Command {
     if let Some(program) = setup::s3_server() {
         command.env(r2o_test_s3::PROGRAM, program);
     }
+    if let Some(tools) = setup::deploy_tools() {
+        command.env("R2O_DEPLOY_TOOLS", tools);
+    }
     if let Some(server) = server {
         command.env("R2O_TEST_S3_URL", server.url()).envs(server.environment());
     }
