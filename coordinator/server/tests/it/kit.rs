@@ -25,7 +25,7 @@ use tonic::{Status, Streaming};
 const SAMPLES: u32 = 35;
 /// Every fake worker is a process of its own.
 static PROCESSES: AtomicU64 = AtomicU64::new(0);
-const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// A folder with a packed set and room for state and runs.
 pub(crate) struct Place(TempDir);
