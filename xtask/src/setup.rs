@@ -11,12 +11,13 @@ mod libtorch;
 mod pip;
 mod python;
 mod s3;
+mod tools;
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 
-/// What to set up. Without options: libtorch.
+/// What to set up. Without options: libtorch, and the tools that the JPEG decoder is built with.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Also make the Python environment that the parity tests and benchmarks compare with (a 3 GB download).
@@ -35,7 +36,7 @@ pub(crate) struct Arguments {
 
 /// Makes what is asked for and missing, and says where it is.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    libtorch::ensure()?;
+    libtorch()?;
     if arguments.python {
         println!("Python with the reference packages: {}", python::ensure()?.display());
     }
@@ -61,9 +62,15 @@ pub(crate) fn deploy_tools() -> Option<PathBuf> {
     deploy::existing()
 }
 
-/// Makes `.libtorch` when there is none.
+/// Makes `.libtorch` and `.tools` when there are none.
 pub(crate) fn libtorch() -> Result<()> {
+    tools()?;
     libtorch::ensure()
+}
+
+/// Makes `.tools` when there is none: all that crates without libtorch need.
+pub(crate) fn tools() -> Result<()> {
+    tools::ensure()
 }
 
 /// The Python with the reference packages: `R2O_PYTHON`, or the one that `setup --python` made.

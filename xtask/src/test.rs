@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
     /// A test that cannot run for want of something fails (also by R2O_REQUIRE_ALL=1).
     #[arg(long)]
     all: bool,
-    /// Only crates that build without libtorch, and no set-up.
+    /// Only crates that build without libtorch, and no set-up of it.
     #[arg(long)]
     no_torch: bool,
     /// Only these packages.
@@ -45,6 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     if arguments.no_torch {
         selection.extend(TORCH.iter().flat_map(|name| ["--exclude", name]));
+        setup::tools()?;
     } else {
         setup::libtorch()?;
     }

@@ -24,6 +24,7 @@ mod guard;
 mod lead;
 mod limits;
 mod options;
+mod page;
 mod recorder;
 mod rendezvous;
 mod scribe;

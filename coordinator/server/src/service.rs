@@ -29,6 +29,7 @@ use crate::guard::Guarded;
 use crate::lead::{self, Lead};
 use crate::limits;
 use crate::options::Options;
+use crate::page::{self, Door};
 use crate::rendezvous::Rooms;
 use crate::scribe::Scribe;
 use crate::tokens::{Tokens, TokensError};
@@ -216,9 +217,12 @@ async fn serve(
         Ok(ready) => ready,
         Err(error) => return Err((error, lease)),
     };
-    doors.pages.open(guarded(Router::new(), &tokens));
     let jobs = JobsService { mailbox: mailbox.clone(), board: board.clone(), state, stop: stop.clone() };
-    let fleet = FleetService { mailbox: mailbox.clone(), board, stop: stop.clone() };
+    let loopback = options.web.is_some_and(|address| address.ip().is_loopback());
+    let door = Door { tokens: tokens.clone(), tls: options.tls.is_some(), loopback };
+    doors.pages.open(guarded(Router::new(), &tokens).merge(page::router(jobs.clone(), door)));
+    let leave = (tokens.clone(), options.token_grace);
+    let fleet = FleetService { mailbox: mailbox.clone(), board, leave, stop: stop.clone() };
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<JobsServer<JobsService>>().await;
     health.set_serving::<FleetServer<FleetService>>().await;
@@ -226,6 +230,7 @@ async fn serve(
     let rendezvous_server = RendezvousServer::new(rooms).max_decoding_message_size(limits::RENDEZVOUS_MESSAGE_BYTES);
     let jobs_server = JobsServer::new(jobs).max_decoding_message_size(limits::JOBS_MESSAGE_BYTES);
     let server = Server::builder()
+        .max_concurrent_streams(Some(limits::STREAMS))
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_EVERY))
         .add_service(health_server)

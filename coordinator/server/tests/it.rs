@@ -3,6 +3,8 @@
 // Helpers outside of #[test] functions are tests, too.
 #![allow(clippy::unwrap_used)]
 
+#[path = "it/certificates.rs"]
+mod certificates;
 #[path = "it/hostile.rs"]
 mod hostile;
 #[path = "it/journal.rs"]
@@ -11,12 +13,18 @@ mod journal;
 mod kit;
 #[path = "it/life.rs"]
 mod life;
+#[path = "it/page.rs"]
+mod page;
 #[path = "it/refusals.rs"]
 mod refusals;
 #[path = "it/rendezvous.rs"]
 mod rendezvous;
 #[path = "it/restart.rs"]
 mod restart;
+#[path = "it/strangers.rs"]
+mod strangers;
+#[path = "it/tls.rs"]
+mod tls;
 #[path = "it/tokens.rs"]
 mod tokens;
 #[path = "it/two.rs"]

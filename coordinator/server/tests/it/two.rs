@@ -244,14 +244,15 @@ impl Drop for Process {
 }
 
 /// All files below a folder, by path.
-fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+/// Hashes of all files.
+fn files(folder: &Path) -> BTreeMap<String, blake3::Hash> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files(&path));
         } else {
-            found.insert(text(&path), std::fs::read(&path).unwrap());
+            found.insert(text(&path), blake3::hash(&std::fs::read(&path).unwrap()));
         }
     }
     found
@@ -269,8 +270,13 @@ async fn a_coordinator_that_was_stopped_and_superseded_changes_nothing_when_it_g
     let grants = Grants::default();
     let _old = grants.work(&url, "w");
     stopped.until("a ticket", |_| grants.by(&url).then_some(())).await;
-    // What its worker goes on to report waits in its sockets.
+    // What its worker goes on to report waits in its sockets. A file that it is about to put into its place lands when it goes
+    // on, as a request on its way to an object store would: then it is stopped at another moment.
     stopped.signal("-STOP");
+    while files(&place.path("a")).keys().chain(files(&place.path("state")).keys()).any(|file| file.contains('#')) {
+        stopped.signal("-CONT");
+        stopped.signal("-STOP");
+    }
 
     let mut options = options(&text(&place.path("state")), Duration::from_secs(1));
     options.flush = Duration::from_millis(50);
