@@ -82,7 +82,7 @@ export R2O_COORDINATOR=https://localhost:17070 R2O_TLS_CA=$work/ca.crt R2O_TOKEN
 # A forward ends with the pod that it leads to.
 reach() {
     if [[ -z $forward ]] || ! kill -0 "$forward" 2>/dev/null || ! r2octl list >/dev/null 2>&1; then
-        [[ -n $forward ]] && kill "$forward" 2>/dev/null
+        [[ -z $forward ]] || kill "$forward" 2>/dev/null || true
         kubectl --namespace r2o port-forward service/r2o-coordinator 17070:7070 >/dev/null 2>&1 &
         forward=$!
         for _ in $(seq 20); do
@@ -151,7 +151,7 @@ reach && show r2octl get demo
 r2octl events demo | tail -3
 
 say "helm uninstall"
-kill "$forward" 2>/dev/null
+kill "$forward" 2>/dev/null || true
 forward=
 show helm uninstall r2o --namespace r2o --wait 2>&1
 kinds=all,secrets,configmaps,serviceaccounts,networkpolicies,poddisruptionbudgets
