@@ -154,10 +154,12 @@ say "helm uninstall"
 kill "$forward" 2>/dev/null || true
 forward=
 show helm uninstall r2o --namespace r2o --wait 2>&1
+# Helm leaves the pods of tests to those who read their logs.
+kubectl --namespace r2o delete pod r2o-test >/dev/null
 kinds=all,secrets,configmaps,serviceaccounts,networkpolicies,poddisruptionbudgets
-left=$(kubectl --namespace r2o get $kinds --selector app.kubernetes.io/instance=r2o -o name)
-echo "left besides the volume claim: ${left:-nothing}"
-[[ -z $left ]]
+left() { kubectl --namespace r2o get $kinds --selector app.kubernetes.io/instance=r2o -o name; }
+nothing() { [[ -z $(left) ]]; }
+await "nothing is left but the volume claim" nothing
 show kubectl delete namespace r2o
 
 say "the quick start, to the letter"
