@@ -82,7 +82,7 @@ export R2O_COORDINATOR=https://localhost:17070 R2O_TLS_CA=$work/ca.crt R2O_TOKEN
 # A forward ends with the pod that it leads to.
 reach() {
     if [[ -z $forward ]] || ! kill -0 "$forward" 2>/dev/null || ! r2octl list >/dev/null 2>&1; then
-        [[ -n $forward ]] && kill "$forward" 2>/dev/null
+        [[ -z $forward ]] || kill "$forward" 2>/dev/null || true
         kubectl --namespace r2o port-forward service/r2o-coordinator 17070:7070 >/dev/null 2>&1 &
         forward=$!
         for _ in $(seq 20); do
@@ -151,13 +151,15 @@ reach && show r2octl get demo
 r2octl events demo | tail -3
 
 say "helm uninstall"
-kill "$forward" 2>/dev/null
+kill "$forward" 2>/dev/null || true
 forward=
 show helm uninstall r2o --namespace r2o --wait 2>&1
+# Helm leaves the pods of tests to those who read their logs.
+kubectl --namespace r2o delete pod r2o-test >/dev/null
 kinds=all,secrets,configmaps,serviceaccounts,networkpolicies,poddisruptionbudgets
-left=$(kubectl --namespace r2o get $kinds --selector app.kubernetes.io/instance=r2o -o name)
-echo "left besides the volume claim: ${left:-nothing}"
-[[ -z $left ]]
+left() { kubectl --namespace r2o get $kinds --selector app.kubernetes.io/instance=r2o -o name; }
+nothing() { [[ -z $(left) ]]; }
+await "nothing is left but the volume claim" nothing
 show kubectl delete namespace r2o
 
 say "the quick start, to the letter"
