@@ -64,9 +64,10 @@ async fn run(url: &str, state: &mut State, terminal: &mut ratatui::DefaultTermin
     loop {
         terminal.draw(|frame| draw::draw(frame, state))?;
         // A key is not kept waiting by a coordinator that does not answer.
+        let (chosen, known) = (state.chosen(), state.known());
         let looked = async {
             every.tick().await;
-            ask(url, state.chosen(), state.known()).await
+            ask(url, chosen, known).await
         };
         let mut looked = std::pin::pin!(looked);
         let happened = loop {
