@@ -1,6 +1,6 @@
 //! The arguments.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -123,14 +123,24 @@ pub(crate) struct Job {
 #[derive(Debug, Args)]
 pub(crate) struct Submit {
     /// The job's YAML or JSON file; `-` reads the standard input
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "named")]
+    file: Option<PathBuf>,
+    /// The same, as kubectl writes it
+    #[arg(id = "named", short = 'f', long = "file", value_name = "FILE", conflicts_with = "file")]
+    named: Option<PathBuf>,
     /// Only have it checked by the coordinator
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Follow the job until it ends
     #[arg(short, long, conflicts_with = "dry_run")]
     pub(crate) watch: bool,
+}
+
+impl Submit {
+    /// The job's file.
+    pub(crate) fn file(&self) -> &Path {
+        self.file.as_deref().or(self.named.as_deref()).unwrap_or_else(|| Path::new("-"))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -301,6 +311,29 @@ pub(crate) enum Data {
         /// Where it lies
         url: String,
     },
+    /// Measure how fast this machine loads a packed data set, stage by stage, and how many cores a GPU needs
+    Bench(DataBench),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataBench {
+    /// Where the data set lies
+    pub(crate) url: String,
+    /// Side of the views in pixels
+    #[arg(long, default_value_t = 224, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(32..=1024))]
+    pub(crate) image_size: u32,
+    /// Superpixels of the job; without it those of the stored label maps, which need no computing
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub(crate) segments: Option<u32>,
+    /// Decoding threads
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) threads: usize,
+    /// How long to measure
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// Images that a GPU trains on in a second (an H100 at the method's ceiling: 2350)
+    #[arg(long, default_value_t = 2350.0, value_name = "RATE")]
+    pub(crate) gpu_rate: f64,
 }
 
 #[derive(Debug, Args)]

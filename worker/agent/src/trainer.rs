@@ -266,13 +266,15 @@ impl Body {
             }
             Task::Prepare { job, spec } => {
                 match self.base(&job, &spec) {
-                    Ok(base) => self.parked = Some(base),
-                    Err(error) => {
-                        tracing::warn!(job, "cannot prepare for the job: {error:#}");
-                        return Ok(None);
+                    Ok(mut base) => {
+                        // It warms up while the others finish what is granted to them.
+                        let _agent_is_gone = self.events.send(Event::Prepared { job });
+                        base.warm_up();
+                        self.parked = Some(base);
                     }
+                    Err(error) => tracing::warn!(job, "cannot prepare for the job: {error:#}"),
                 }
-                Ok(Some(Event::Prepared { job }))
+                Ok(None)
             }
             Task::Park { generation } => {
                 if self.running.as_ref().is_some_and(|r| r.generation() <= generation) {

@@ -15,7 +15,7 @@ mod update;
 pub use autocast::{Autocast, has_fast_bfloat16};
 pub use fan_out::fan_out;
 pub use kmeans::{KMeans, Start, kmeans};
-pub use tensor::{alias, cache_memory, channels_last, deterministic, is_channels_last};
+pub use tensor::{alias, cache_memory, channels_last, deterministic, is_channels_last, with_memory};
 pub use update::{LarsOptions, drop_grads, ema, lars, norms};
 
 /// What libtorch refused.

@@ -1,6 +1,6 @@
 //! Memory: formats, buffers, the CPU's allocator.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::{Error, ffi, make, run};
 
@@ -22,6 +22,34 @@ pub fn is_channels_last(tensor: &Tensor) -> Result<bool, Error> {
     // SAFETY: as above.
     run("is_channels_last", || unsafe { ffi::r2o_aten_is_channels_last(tensor.as_ptr(), &raw mut answer) })?;
     Ok(answer)
+}
+
+/// What `read` makes of the bytes of a CPU tensor's values, in the order in which they lie in memory; `None`: they lie
+/// elsewhere, or with gaps.
+pub fn with_memory<T>(tensor: &Tensor, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    if tensor.device() != Device::Cpu || !is_dense(&tensor.size(), &tensor.stride()) {
+        return None;
+    }
+    let bytes = tensor.numel() * tensor.kind().elt_size_in_bytes();
+    if bytes == 0 {
+        return Some(read(&[]));
+    }
+    // SAFETY: the tensor is live for the call, and its values take exactly this stretch of memory; nothing writes to it while
+    // `read`, which knows no tensor, runs.
+    Some(read(unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), bytes) }))
+}
+
+/// Whether values of these sizes and strides fill a stretch of memory, in whatever order.
+fn is_dense(size: &[i64], stride: &[i64]) -> bool {
+    let mut dimensions: Vec<(i64, i64)> =
+        size.iter().zip(stride).filter(|(size, _)| **size != 1).map(|(size, stride)| (*stride, *size)).collect();
+    dimensions.sort_unstable();
+    let mut next = 1;
+    dimensions.iter().all(|(stride, size)| {
+        let fits = *stride == next;
+        next *= size;
+        fits
+    })
 }
 
 /// A tensor of `size` over the values of the one-dimensional buffer `base` from `offset` on: a leaf of its own that shares the memory.
@@ -59,4 +87,25 @@ pub fn deterministic(on: bool) -> Result<(), Error> {
 pub fn cache_memory(limit: usize) -> Result<(), Error> {
     // SAFETY: no pointers.
     run("cache_memory", || unsafe { ffi::r2o_aten_cache_memory(limit) })
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+
+    #[test]
+    fn memory_is_read_as_it_lies_and_only_where_it_has_no_gaps() {
+        let order = |tensor: &Tensor| with_memory(tensor, <[u8]>::to_vec);
+        let rows = Tensor::arange(6, (Kind::Uint8, Device::Cpu)).view([2, 3]);
+        assert_eq!(order(&rows), Some(vec![0, 1, 2, 3, 4, 5]));
+        assert_eq!(order(&rows.transpose(0, 1)), Some(vec![0, 1, 2, 3, 4, 5]));
+        assert_eq!(order(&rows.get(1)), Some(vec![3, 4, 5]));
+        assert_eq!(order(&rows.select(1, 0)), None);
+        assert_eq!(order(&rows.get(0).expand([2, 3], false)), None);
+        assert_eq!(order(&rows.narrow(0, 0, 0)), Some(Vec::new()));
+        let image = Tensor::arange(8, (Kind::Uint8, Device::Cpu)).view([1, 2, 2, 2]);
+        assert_eq!(order(&channels_last(&image).unwrap()), Some(vec![0, 4, 1, 5, 2, 6, 3, 7]));
+    }
 }

@@ -4,6 +4,7 @@
 //! the next step are read. A bounded channel keeps the number of finished batches, and so the memory, small.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use r2o_types::{EpochPlan, Prior, steps_per_epoch};
@@ -13,7 +14,9 @@ use crate::batch::{Batch, Chunks, Making, Order};
 use crate::cache::ChunkCache;
 use crate::dataset::Dataset;
 use crate::error::DataError;
+use crate::pool::Pool;
 use crate::prior::PriorSource;
+use crate::stats::{LoaderStats, Stage};
 
 /// What a loader loads.
 #[derive(Debug, Clone)]
@@ -49,6 +52,7 @@ pub struct LoaderOptions {
 pub struct Loader {
     batches: Receiver<Result<Batch, DataError>>,
     next_step: u64,
+    stats: Arc<LoaderStats>,
 }
 
 impl Loader {
@@ -71,23 +75,33 @@ impl Loader {
         let next_step = options.first_step;
         let prefetch = options.prefetch_steps.max(1);
         let walk = Walk::new(options)?;
+        let stats = Arc::clone(&walk.making.stats);
         let (sender, batches) = bounded(prefetch);
         std::thread::Builder::new()
             .name("loader".to_owned())
             .spawn(move || walk.run(&pool, &runtime, &sender))
             .map_err(DataError::Threads)?;
-        Ok(Self { batches, next_step })
+        Ok(Self { batches, next_step, stats })
     }
 
     /// The batch of the next step; steps go on over all epochs, for ever. Blocks until it is ready.
     ///
     /// # Errors
-    /// When a chunk is missing or damaged, a sample cannot be decoded, or the store fails. The loader has ended then.
+    /// When a chunk is missing or damaged, half of a lane's samples cannot be decoded, or the store fails. The loader has ended
+    /// then.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Batch, DataError> {
+        let start = Instant::now();
         let batch = self.batches.recv().map_err(|_| DataError::Lost { step: self.next_step })??;
+        self.stats.spent(Stage::Wait, start);
         self.next_step = batch.step + 1;
         Ok(batch)
+    }
+
+    /// What this loader has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Arc<LoaderStats> {
+        Arc::clone(&self.stats)
     }
 }
 
@@ -104,12 +118,14 @@ struct Walk {
 impl Walk {
     fn new(options: LoaderOptions) -> Result<Self, DataError> {
         let steps_per_epoch = steps_per_epoch(options.dataset.samples(), options.total_lanes, options.samples_per_lane);
-        let packed = options.dataset.prior();
         let making = Making {
             seed: options.seed,
             side: options.image_size,
-            prior: PriorSource::choose(&options.prior, packed.segments, packed.size),
+            prior: PriorSource::choose(&options.prior, options.dataset.binding()),
             audit: options.audit,
+            // Those that are ready, one in the making and one that trains.
+            pool: Pool::new(options.prefetch_steps.max(1) + 2),
+            stats: Arc::default(),
         };
         let plan_epoch = options.first_step.checked_div(steps_per_epoch).unwrap_or(0);
         let plan = plan(&options, plan_epoch)?;
@@ -157,15 +173,24 @@ impl Walk {
                 continue;
             }
             match self.cache.get(chunk) {
-                Some(bytes) => drop(chunks.insert(chunk, bytes)),
+                Some(bytes) => {
+                    self.making.stats.kept();
+                    chunks.insert(chunk, bytes);
+                }
                 None => missing.push(chunk),
             }
         }
-        let dataset = Arc::clone(&self.options.dataset);
+        let (dataset, stats) = (Arc::clone(&self.options.dataset), Arc::clone(&self.making.stats));
         let read = async move {
             let reads = missing.into_iter().map(|chunk| {
-                let dataset = &dataset;
-                async move { dataset.read_chunk(chunk).await.map(|bytes| (chunk, bytes)) }
+                let (dataset, stats) = (&dataset, &stats);
+                async move {
+                    let start = Instant::now();
+                    let bytes = dataset.read_chunk(chunk).await?;
+                    stats.spent(Stage::Read, start);
+                    stats.read(bytes.len());
+                    Ok::<_, DataError>((chunk, bytes))
+                }
             });
             futures::future::try_join_all(reads).await
         };

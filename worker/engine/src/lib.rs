@@ -22,6 +22,7 @@ mod prior;
 mod roi_align;
 mod state;
 mod step;
+mod warm;
 mod weights;
 
 #[cfg(test)]

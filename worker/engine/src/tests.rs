@@ -320,3 +320,18 @@ fn a_flipped_bit_changes_the_hash_of_its_tensor_alone() {
     let changed: Vec<&str> = before.iter().zip(&after).filter(|(a, b)| a != b).map(|(a, _)| a.0.as_str()).collect();
     assert_eq!(changed, [before[0].0.as_str()]);
 }
+
+#[test]
+fn what_warmed_up_computes_what_a_cold_engine_does() {
+    let job = job(2, 2);
+    let mut cold = engine(&job, &[0, 1]);
+    let options = EngineOptions { job, device: Device::Cpu, lanes: Vec::new(), threads: None };
+    let mut warm = Engine::blank(options).unwrap();
+    warm.warm_up().unwrap();
+    warm.reset().unwrap();
+    warm.take_lanes(vec![0, 1]);
+    let [cold_lanes, warm_lanes] =
+        [&mut cold, &mut warm].map(|engine| engine.step(&batch(&[0, 1]), &ticket(0)).unwrap().lanes);
+    assert_eq!(cold_lanes, warm_lanes);
+    assert_eq!(cold.digest().unwrap(), warm.digest().unwrap());
+}

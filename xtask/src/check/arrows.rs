@@ -42,6 +42,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("r2o-e2e", Layer::Outside),
     ("r2o-chaos", Layer::Outside),
     ("r2o-sim", Layer::Outside),
+    ("r2o-test-deploy", Layer::Outside),
     ("xtask", Layer::Outside),
 ];
 
@@ -59,6 +60,7 @@ const BESIDE: &[(&str, &str)] = &[
     ("r2o-e2e", "r2o-test-kit"),
     ("r2o-chaos", "r2o-test-kit"),
     ("r2o-chaos", "r2o-test-s3"),
+    ("r2o-test-deploy", "r2o-test-kit"),
     ("xtask", "r2o-test-s3"),
     ("r2o-chaos", "r2o-e2e"),
 ];

@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use r2o_data::{Batch, Dataset};
 use r2o_engine::{Engine, EngineOptions};
 use r2o_proto::v1::StepReport;
 use r2o_storage::Store;
+use r2o_telemetry::chain;
 use r2o_types::{TrainJob, steps_per_epoch};
 
 use super::Settings;
@@ -65,6 +67,18 @@ impl Base {
             reports: VecDeque::new(),
             probe: None,
         })
+    }
+
+    /// Makes the first step as quick as those after it, unless there is a state to lose. It is of use to no one but those who
+    /// would wait for this worker, and so no error.
+    pub(super) fn warm_up(&mut self) {
+        let start = Instant::now();
+        if self.since.is_none() {
+            match self.engine.warm_up() {
+                Ok(()) => tracing::info!(job = self.name, seconds = start.elapsed().as_secs_f64(), "warmed up"),
+                Err(error) => tracing::warn!(job = self.name, "cannot warm up: {}", chain(&error)),
+            }
+        }
     }
 
     /// Whether this is the same job in the same words.
