@@ -16,11 +16,12 @@ pub(super) fn duration(seconds: f64) -> String {
     }
 }
 
-/// Four significant digits; a dash for what is not a number.
+/// Four significant digits, and none after a whole number of some size; a dash for what is not a number.
 pub(super) fn number(x: f64) -> String {
     match x.abs() {
         _ if !x.is_finite() => "–".to_owned(),
         0.0 => "0".to_owned(),
+        a if a >= 1.0 && a.fract() == 0.0 => format!("{x:.0}"),
         a if a >= 1_000.0 => format!("{x:.0}"),
         a if a >= 100.0 => format!("{x:.1}"),
         a if a >= 10.0 => format!("{x:.2}"),
@@ -104,7 +105,10 @@ mod tests {
             [0.4, 192.0, 7500.0, 360_000.0, f64::NAN].map(duration),
             ["0 s", "3 m 12 s", "2 h 05 m", "4 d 04 h", "–"]
         );
-        assert_eq!([0.0, 3.20551, 0.012345, 1.0e-6, f64::NAN].map(number), ["0", "3.206", "0.0123", "1.00e-6", "–"]);
+        assert_eq!(
+            [0.0, 29.0, 3.20551, 0.012345, 1.0e-6, f64::NAN].map(number),
+            ["0", "29", "3.206", "0.0123", "1.00e-6", "–"]
+        );
         assert_eq!([1023, 1536].map(bytes), ["1023 B", "1.5 KiB"]);
         assert_eq!(time(1_700_000_000_123), "2023-11-14 22:13:20");
         assert_eq!(ranges(&[0, 1, 2, 5, u32::MAX]), "0–2, 5, 4294967295");

@@ -87,7 +87,7 @@
       },
       series: two ? [{}, series(pale, 1), series(line, 2)] : [{}, series(line, 2)],
       axes: [
-        { ...axis, grid: { show: false }, size: 28, space: 60, values: (_, ticks) => ticks.map((v) => (Number.isInteger(v) ? String(v) : "")) },
+        { ...axis, grid: { show: false }, size: 28, space: 36, values: (_, ticks) => ticks.map((v) => (Number.isInteger(v) ? String(v) : "")) },
         { ...axis, size: 58, space: 34, values: (_, ticks) => ticks.map(label) },
       ],
       hooks: { setCursor: [(plot) => say(one, plot.cursor.idx)] },
