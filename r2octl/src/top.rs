@@ -69,16 +69,13 @@ async fn run(url: &str, state: &mut State, terminal: &mut ratatui::DefaultTermin
             every.tick().await;
             ask(url, chosen, known).await
         };
-        let mut looked = std::pin::pin!(looked);
-        let happened = loop {
-            tokio::select! {
-                key = keys.next() => match key {
-                    Some(Ok(event)) => break Happened::Key(event),
-                    Some(Err(e)) => return Err(e.into()),
-                    None => return Ok(()),
-                },
-                look = &mut looked => break Happened::Look(look),
-            }
+        let happened = tokio::select! {
+            key = keys.next() => match key {
+                Some(Ok(event)) => Happened::Key(event),
+                Some(Err(e)) => return Err(e.into()),
+                None => return Ok(()),
+            },
+            look = looked => Happened::Look(look),
         };
         match happened {
             Happened::Look(Ok(look)) => state.take(look),

@@ -47,10 +47,15 @@ impl<T> Fresh<T> {
     }
 }
 
-/// One value for each of the last few runs that were asked for. A run is a job's name and when it was submitted.
+/// A job's name, and when it was submitted.
+type Run = (String, u64);
+/// A run's value, and when it was asked for last.
+type Used<T> = (Instant, Arc<Fresh<T>>);
+
+/// One value for each of the last few runs that were asked for.
 #[derive(Debug)]
 pub(super) struct Cache<T> {
-    runs: Lock<BTreeMap<(String, u64), (Instant, Arc<Fresh<T>>)>>,
+    runs: Lock<BTreeMap<Run, Used<T>>>,
     most: usize,
 }
 
