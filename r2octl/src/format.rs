@@ -1,4 +1,6 @@
-//! Numbers, times and sizes as people read them.
+//! Numbers, times and sizes as people read them; durations without spaces, because columns are narrow.
+
+pub(crate) use r2o_report::words::{bytes, count, number};
 
 /// `3m12s`, `2h05m`, `4d03h`; a dash for what is not known.
 pub(crate) fn duration(seconds: f64) -> String {
@@ -11,38 +13,6 @@ pub(crate) fn duration(seconds: f64) -> String {
         60..3600 => format!("{}m{:02}s", s / 60, s % 60),
         3600..86400 => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
         _ => format!("{}d{:02}h", s / 86400, s % 86400 / 3600),
-    }
-}
-
-/// `1 shard`, `2 shards`.
-pub(crate) fn count<N: TryInto<u64>>(n: N, noun: &str) -> String {
-    let n = n.try_into().unwrap_or(u64::MAX);
-    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
-}
-
-/// `1.4 GiB`.
-pub(crate) fn bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = n as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
-/// Four significant digits; a dash for what is not a number.
-pub(crate) fn number(x: f64) -> String {
-    match x.abs() {
-        _ if !x.is_finite() => "-".into(),
-        0.0 => "0".into(),
-        a if a >= 1000.0 => format!("{x:.0}"),
-        a if a >= 100.0 => format!("{x:.1}"),
-        a if a >= 10.0 => format!("{x:.2}"),
-        a if a >= 1.0 => format!("{x:.3}"),
-        a if a >= 0.001 => format!("{x:.4}"),
-        _ => format!("{x:.2e}"),
     }
 }
 
@@ -69,12 +39,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn people_read_short_numbers() {
+    fn people_read_short_times() {
         let durations: Vec<_> = [0.4, 59.6, 192.0, 7500.0, 360_000.0, f64::NAN].map(duration).into();
         assert_eq!(durations, ["0s", "1m00s", "3m12s", "2h05m", "4d04h", "-"]);
-        assert_eq!([0, 1023, 1536, 1 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "1.0 GiB"]);
-        let numbers = [0.0, 3.20551, 0.012345, 1.0e-6, 12345.6, f64::NAN].map(number);
-        assert_eq!(numbers, ["0", "3.206", "0.0123", "1.00e-6", "12346", "-"]);
         assert_eq!(time(1_700_000_000_123), "2023-11-14T22:13:20Z");
         assert_eq!(time(0), "-");
         assert_eq!(age(1000, 62_000), "1m01s");

@@ -73,7 +73,7 @@ fn tables_and_documents_of_jobs() {
     let fake = Fake::start(Script::running());
     insta::assert_snapshot!(printed(&r2octl(&fake.url, &["list"]), 0), @r"
     NAME  STATE    EPOCH   STEP   K   LOSS  IMAGES/S    ETA  AGE
-    demo  Running    1/2  20/66  24  1.500     80.00  1m01s    -
+    demo  Running    1/2  20/66  24  1.500        80  1m01s    -
     ");
     let jobs: serde_json::Value = serde_json::from_str(&printed(&r2octl(&fake.url, &["ls", "-o", "json"]), 0)).unwrap();
     assert_eq!(jobs[0]["progress"]["k"], 24);
@@ -136,10 +136,10 @@ fn watching_prints_plain_lines_without_a_terminal() {
     insta::assert_snapshot!(printed(&r2octl(&fake.url, &["watch", "demo", "--interval", "0"]), 0), @r"
     Queued    epoch 0/2  step 0/66
     Running   epoch 0/2  step 0/66
-    Running   epoch 1/2  step 1/66  K 24  tau 0.99000  lr 0.0500  loss 1.500  80.00 images/s  ETA 1m01s
-    Running   epoch 1/2  step 33/66  K 24  tau 0.99000  lr 0.0500  loss 1.500  80.00 images/s  ETA 1m01s
-    Running   epoch 2/2  step 34/66  K 24  tau 0.99000  lr 0.0500  loss 1.500  80.00 images/s  ETA 1m01s
-    Succeeded epoch 2/2  step 66/66  K 24  tau 0.99000  lr 0.0500  loss 1.500  80.00 images/s  ETA -
+    Running   epoch 1/2  step 1/66  K 24  tau 0.99000  lr 0.0500  loss 1.500  80 images/s  ETA 1m01s
+    Running   epoch 1/2  step 33/66  K 24  tau 0.99000  lr 0.0500  loss 1.500  80 images/s  ETA 1m01s
+    Running   epoch 2/2  step 34/66  K 24  tau 0.99000  lr 0.0500  loss 1.500  80 images/s  ETA 1m01s
+    Succeeded epoch 2/2  step 66/66  K 24  tau 0.99000  lr 0.0500  loss 1.500  80 images/s  ETA -
     ");
     let lines = printed(&r2octl(&fake.url, &["watch", "demo", "-o", "json"]), 0);
     let last: serde_json::Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();

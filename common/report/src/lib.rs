@@ -19,6 +19,7 @@ mod page;
 mod pictures;
 mod style;
 mod tiles;
+pub mod words;
 
 pub use collect::{CollectError, collect};
 pub use curves::{Curve, curve};

@@ -6,7 +6,7 @@ mod summary;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::{PictureError, ReportInput, style};
+use crate::{PictureError, ReportInput, style, words};
 
 /// Renders the report as one HTML file: no scripts, styles, fonts or images from elsewhere.
 ///
@@ -75,7 +75,7 @@ fn events(input: &ReportInput) -> Markup {
         tr { th.n { "after" } th { "what" } th { "details" } }
         @for e in &input.events {
             tr class=[e.warning.then_some("warn")] {
-                td.n { (numbers::duration((e.unix_ms - start) as f64 / 1000.0)) } td { (e.reason) } td { (e.message) }
+                td.n { (words::duration((e.unix_ms - start).max(0) as f64 / 1000.0)) } td { (e.reason) } td { (e.message) }
             }
         }
     } } };

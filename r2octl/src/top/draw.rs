@@ -84,7 +84,7 @@ fn header(frame: &mut Frame<'_>, area: Rect, top: &Top) {
 
 fn jobs(frame: &mut Frame<'_>, area: Rect, top: &Top) {
     if top.look.jobs.is_empty() {
-        let text = if top.asked { "no jobs yet: r2octl submit -f job.yaml" } else { "" };
+        let text = if top.asked { "no jobs yet: r2octl submit job.yaml" } else { "" };
         frame.render_widget(Paragraph::new(text).style(dim(top)).block(block(" Jobs ")), area);
         return;
     }
@@ -362,8 +362,8 @@ mod tests {
             "Running",
             "10/40",
             "25.0%",
-            "loss 0.4000 (from 0.4000 to 4.000)",
-            "images/s 90.00",
+            "loss 0.4000 (from 0.4000 to 4)",
+            "images/s 90",
             "alpha",
             "0-2,5",
             "22:13:20",
@@ -387,7 +387,7 @@ mod tests {
         let mut empty = Top::new("u", false);
         empty.take(Look::default());
         let text = screen(&empty, 80, 24).backend().to_string();
-        assert!(text.contains("no jobs yet: r2octl submit -f job.yaml") && text.contains("no workers"), "{text}");
+        assert!(text.contains("no jobs yet: r2octl submit job.yaml") && text.contains("no workers"), "{text}");
     }
 
     #[test]

@@ -123,13 +123,3 @@ pub(super) fn short(x: f64) -> String {
         _ => format!("{x:.1e}"),
     }
 }
-
-/// `3m 12s`.
-pub(super) fn duration(seconds: f64) -> String {
-    let s = seconds.max(0.0).round() as u64;
-    match s {
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} m {:02} s", s / 60, s % 60),
-        _ => format!("{} h {:02} m", s / 3600, s % 3600 / 60),
-    }
-}

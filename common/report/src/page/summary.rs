@@ -2,8 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::numbers::{duration, short};
+use super::numbers::short;
 use crate::ReportInput;
+use crate::words::duration;
 
 /// The name and the most asked facts.
 pub(super) fn head(input: &ReportInput) -> Markup {

@@ -94,7 +94,7 @@ pub(super) fn jobs(jobs: &[Job], now_unix_ms: i64, more: usize) -> Part {
         @if jobs.is_empty() {
             div.empty {
                 p { "No jobs yet." }
-                p { "Submit one: " code { "r2octl submit -f job.yaml" } }
+                p { "Submit one: " code { "r2octl submit job.yaml" } }
             }
         } @else {
             ul.jobs { @for job in jobs { li { (card(job, now_unix_ms)) } } }

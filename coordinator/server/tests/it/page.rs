@@ -41,7 +41,7 @@ async fn a_fleet_without_jobs_says_what_to_do_and_every_answer_is_fenced_in() {
     assert_eq!(header(&answer, "referrer-policy"), "same-origin");
     assert_eq!(header(&answer, "cache-control"), "no-store");
     let html = answer.text().await.unwrap();
-    names(&html, &["No jobs yet", "r2octl submit -f job.yaml", "No workers are connected"]);
+    names(&html, &["No jobs yet", "r2octl submit job.yaml", "No workers are connected"]);
     for path in html.split(['"']).filter(|word| word.starts_with("/assets/")) {
         let asset = browser().get(at(&handle, path)).send().await.unwrap();
         assert_eq!(asset.status(), StatusCode::OK, "{path}");
