@@ -48,7 +48,7 @@ impl Coordinator {
         let (token, tls) = IDENTITY.get().cloned().unwrap_or_default();
         tls.check().map_err(|e| CliError::refused("cannot set up TLS").because(e))?;
         let connected = r2o_transport::connect(&endpoint, tls).await;
-        let channel = connected.map_err(|e| unreachable_coordinator(&url).because(e))?;
+        let channel = connected.map_err(|e| unreachable_coordinator(&url, e))?;
         let jobs = JobsClient::new(token.on(channel)).max_decoding_message_size(MESSAGE_LIMIT);
         Ok(Self { url, jobs })
     }

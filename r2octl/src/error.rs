@@ -111,7 +111,13 @@ impl CliError {
                 Self::new(Exit::NotAllowed, format!("{about}: {message}"))
                     .advice("give a token of the coordinator's --tokens file by --token-file FILE or R2O_TOKEN_FILE")
             }
-            Code::Unavailable | Code::DeadlineExceeded => unreachable_coordinator(coordinator).because(status),
+            Code::Unavailable | Code::DeadlineExceeded => unreachable_coordinator(coordinator, status),
+            // The connection broke: a transport's error is the status's source.
+            Code::Unknown | Code::Internal if status.source().is_some() => {
+                let causes = std::iter::successors(status.source(), |cause| (*cause).source());
+                let root = causes.last().map(ToString::to_string).unwrap_or_default();
+                unreachable_coordinator(coordinator, root)
+            }
             Code::Unimplemented => {
                 Self::failure(format!("{about}: {coordinator} does not know this request: {message}"))
                     .advice("compare `r2octl version` with the coordinator's version")
@@ -122,9 +128,30 @@ impl CliError {
 }
 
 /// Nobody answers at the coordinator's address.
-pub(crate) fn unreachable_coordinator(url: &str) -> CliError {
-    CliError::new(Exit::Unreachable, format!("cannot reach the coordinator at {url}"))
-        .advice("start `r2o-coordinator`, or give its address with --coordinator URL or R2O_COORDINATOR")
+pub(crate) fn unreachable_coordinator(url: &str, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> CliError {
+    let cause = cause.into();
+    let advice = if is_about_tls(Some(&*cause)) {
+        "write https:// before an address that is served by TLS, and give --tls-ca FILE, and --tls-cert FILE and --tls-key \
+         FILE where it asks for a certificate"
+    } else {
+        "start `r2o-coordinator`, or give its address (https:// where it is served by TLS) with --coordinator URL or R2O_COORDINATOR"
+    };
+    CliError::new(Exit::Unreachable, format!("cannot reach the coordinator at {url}")).advice(advice).because(cause)
+}
+
+/// A connection by TLS, or one that should have been by TLS, was not made.
+fn is_about_tls(mut cause: Option<&(dyn StdError + 'static)>) -> bool {
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if ["certificate", "fatal alert", "frame with invalid size", "corrupt message"]
+            .iter()
+            .any(|w| words.contains(w))
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 impl From<io::Error> for CliError {
@@ -179,12 +206,21 @@ mod tests {
     #[test]
     fn people_read_what_why_and_what_to_do() {
         let io = io::Error::other("connection refused");
-        let error = unreachable_coordinator("http://localhost:1").because(io);
+        let error = unreachable_coordinator("http://localhost:1", io);
         insta::assert_snapshot!(error.for_people(), @r"
         error: cannot reach the coordinator at http://localhost:1
           caused by: connection refused
-          try: start `r2o-coordinator`, or give its address with --coordinator URL or R2O_COORDINATOR
+          try: start `r2o-coordinator`, or give its address (https:// where it is served by TLS) with --coordinator URL or R2O_COORDINATOR
         ");
+    }
+
+    #[test]
+    fn what_goes_wrong_with_tls_is_said_to_be_about_tls() {
+        for words in ["invalid peer certificate: UnknownIssuer", "received fatal alert: CertificateRequired"] {
+            let error = unreachable_coordinator("https://c", io::Error::other(words));
+            assert_eq!(error.code(), Exit::Unreachable);
+            assert!(error.for_people().contains("--tls-ca") && error.for_people().contains(words));
+        }
     }
 
     #[test]

@@ -143,5 +143,7 @@ async fn ask(url: &str, chosen: Option<String>, known: Option<(String, u64)>) ->
         }
         Ok(look)
     };
-    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(crate::error::unreachable_coordinator(url)))
+    tokio::time::timeout(PATIENCE, asked)
+        .await
+        .unwrap_or_else(|_| Err(crate::error::unreachable_coordinator(url, "it does not answer in time")))
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::server::ServerTls;
 const BACKLOG: usize = 256;
 /// Files that a process needs besides its connections.
 const OTHER_FILES: u64 = 512;
-/// How often it is said that connections are refused.
+/// How often at most it is said that connections are refused.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 /// After an error of the listener itself, as when no more files may be opened.
 const BREATHER: Duration = Duration::from_millis(100);
@@ -66,7 +66,8 @@ impl Incoming {
     pub fn new(listener: TcpListener, tls: Option<ServerTls>, limits: Limits) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (sender, connections) = mpsc::channel(BACKLOG);
-        let door = Door { tls, limits, sender, places: Arc::new(Semaphore::new(limits.connections)) };
+        let places = Arc::new(Semaphore::new(limits.connections));
+        let door = Door { tls, limits, sender, places, full: Seldom::default(), unfit: Arc::default() };
         let _accepting = spawn("listener", TaskKind::Session, door.keep(listener));
         Ok(Self { connections, address, _accepting })
     }
@@ -100,16 +101,32 @@ impl axum::serve::Listener for Incoming {
     }
 }
 
+/// Lets a line be logged now and then: whoever knocks often must not fill the log.
+#[derive(Debug, Default)]
+struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    fn now(&self) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = said.is_none_or(|at| at.elapsed() > SAY_EVERY);
+        if now {
+            *said = Some(Instant::now());
+        }
+        now
+    }
+}
+
 struct Door {
     tls: Option<ServerTls>,
     limits: Limits,
     sender: mpsc::Sender<Connection>,
     places: Arc<Semaphore>,
+    full: Seldom,
+    unfit: Arc<Seldom>,
 }
 
 impl Door {
     async fn keep(self, listener: TcpListener) {
-        let mut said: Option<Instant> = None;
         while !self.sender.is_closed() {
             let (stream, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -120,8 +137,7 @@ impl Door {
                 }
             };
             let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-                if said.is_none_or(|at| at.elapsed() > SAY_EVERY) {
-                    said = Some(Instant::now());
+                if self.full.now() {
                     let limit = self.limits.connections;
                     tracing::warn!(%address, "refuses connections: {limit} are open, which is the limit of open files");
                 }
@@ -140,15 +156,20 @@ impl Door {
             let _server_is_gone = sender.send(connection).await;
             return;
         };
-        let acceptor = TlsAcceptor::from(tls.config());
+        let (acceptor, unfit) = (TlsAcceptor::from(tls.config()), Arc::clone(&self.unfit));
         let _runs_on = spawn("handshake", TaskKind::Work, async move {
-            match tokio::time::timeout(strangers, acceptor.accept(stream)).await {
+            let reason = match tokio::time::timeout(strangers, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
                     let connection = Connection::new(Stream::Tls(Box::new(stream)), address, strangers, place);
                     let _server_is_gone = sender.send(connection).await;
+                    return;
                 }
-                Ok(Err(error)) => tracing::info!(%address, "refused a connection without fitting TLS: {error}"),
-                Err(_) => tracing::info!(%address, "refused a connection that did not finish its TLS handshake"),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it did not finish its handshake in time".to_owned(),
+            };
+            if unfit.now() {
+                let seconds = SAY_EVERY.as_secs();
+                tracing::warn!(%address, "refused a connection without fitting TLS: {reason} (said once in {seconds} s)");
             }
         });
     }

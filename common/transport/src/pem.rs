@@ -29,7 +29,11 @@ impl TlsError {
 
 /// The certificates in a file, the first being the owner's.
 pub(crate) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let wrong = |reason: String| TlsError::new("certificate", path, reason);
+    certificates("certificate", path)
+}
+
+fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let wrong = |reason: String| TlsError::new(what, path, reason);
     let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let certificates = certificates.map_err(|error| wrong(error.to_string()))?;
     if certificates.is_empty() {
@@ -45,10 +49,10 @@ pub(crate) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 
 /// The authorities in a file.
 pub(crate) fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
-    let wrong = |reason: String| TlsError::new("certificate authority", path, reason);
+    let what = "certificate authority";
     let mut roots = RootCertStore::empty();
-    for certificate in chain(path)? {
-        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+    for certificate in certificates(what, path)? {
+        roots.add(certificate).map_err(|error| TlsError::new(what, path, error))?;
     }
     Ok(roots)
 }

@@ -112,7 +112,8 @@ pub(crate) fn router(jobs: JobsService, door: Door) -> Router {
         .route("/jobs/{job}/report", get(report))
         .route("/jobs/{job}/{action}", post(steer::act))
         .fallback(nowhere)
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&page), access::guard));
+        // Not as a route's layer: whoever asks for what is not there is a visitor as well.
+        .layer(middleware::from_fn_with_state(Arc::clone(&page), access::guard));
     Router::new()
         .route("/sign-in", get(access::sign_in_form).post(access::sign_in))
         .route("/sign-out", post(access::sign_out))

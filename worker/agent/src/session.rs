@@ -1,5 +1,6 @@
 //! The stream to the coordinator: connects, says hello, keeps the lease alive, and turns messages into events.
 
+use std::error::Error;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -13,8 +14,8 @@ use r2o_transport::ClientTls;
 use r2o_worker_core::Event;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 use crate::wire;
 
@@ -80,6 +81,15 @@ pub(crate) fn open(
     });
 }
 
+/// What went wrong, and what is at the root of it.
+fn in_words(status: &Status) -> String {
+    let causes = std::iter::successors(status.source(), |cause| (*cause).source());
+    match causes.last().map(ToString::to_string) {
+        Some(root) if !status.message().contains(&root) => format!("{}: {root}", status.message()),
+        _ => status.message().to_owned(),
+    }
+}
+
 /// Whether the coordinator accepted the session before the stream ended.
 enum Served {
     Yes,
@@ -104,7 +114,7 @@ async fn run(
             let _agent_is_gone = events.send(Event::Refused(status.message().to_owned()));
             return Ok(Served::No);
         }
-        Err(status) => return Err(status.into()),
+        Err(status) => bail!("{}", in_words(&status)),
     };
 
     let Some(first) = incoming.message().await? else { return Ok(Served::No) };

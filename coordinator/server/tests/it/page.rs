@@ -134,6 +134,9 @@ async fn on_loopback_without_tokens_jobs_are_steered_by_our_own_pages_alone() {
     assert_eq!(twice.status(), StatusCode::CONFLICT);
     names(&twice.text().await.unwrap(), &["is not paused"]);
     assert_eq!(press(&handle, "/jobs/a/checkpoint", "").await.status(), StatusCode::CONFLICT);
+    let (status, text) = get(&handle, "/no/such/page").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    names(&text, &["nothing at this address"]);
     assert_eq!(press(&handle, "/jobs/a/explode", "").await.status(), StatusCode::NOT_FOUND);
     assert_eq!(press(&handle, "/jobs/none/cancel", "").await.status(), StatusCode::NOT_FOUND);
     assert_eq!(press(&handle, "/jobs/a/cancel", "").await.status(), StatusCode::SEE_OTHER);
