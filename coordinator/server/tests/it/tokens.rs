@@ -138,19 +138,22 @@ async fn a_worker_whose_token_is_taken_back_shows_another_on_its_stream_or_loses
     std::fs::write(door.place.path("tokens"), "worker second\n").unwrap();
     keeps.send(beat("second")).unwrap();
     let mut beats = tokio::time::interval(Duration::from_millis(10));
-    let ended = loop {
-        tokio::select! {
-            _ = beats.tick() => {
-                let _ended = loses.send(beat("other"));
-                keeps.send(beat("")).unwrap();
+    let told = async {
+        loop {
+            tokio::select! {
+                _ = beats.tick() => {
+                    let _ended = loses.send(beat("other"));
+                    keeps.send(beat("")).unwrap();
+                }
+                message = lost.message() => match message {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("it ended without a word"),
+                    Err(status) => break status,
+                },
+                message = kept.message() => assert!(matches!(message, Ok(Some(_))), "{message:?}"),
             }
-            message = lost.message() => match message {
-                Ok(Some(_)) => {}
-                Ok(None) => panic!("it ended without a word"),
-                Err(status) => break status,
-            },
-            message = kept.message() => assert!(matches!(message, Ok(Some(_))), "{message:?}"),
         }
     };
+    let ended = tokio::time::timeout(SOON, told).await.expect("its stream ends");
     refused(Err::<(), _>(ended), Code::Unauthenticated, &["taken back"]);
 }
