@@ -2,8 +2,11 @@
 //!
 //! Record `n` is the object `journal/<n, 12 digits>.rec`, put only if absent. Of two coordinators that believe to lead,
 //! the one whose put loses learns it there and then ([`AppendError::LostLeadership`]) and must change nothing more. This,
-//! not the lease of [`crate::leader`], is what fences; the lease only keeps coordinators from trying. Where old records
-//! were trimmed, a number can be free again: a record counts only if the one before it is there.
+//! not the lease of [`crate::leader`], is what fences; the lease only keeps coordinators from trying.
+//!
+//! Trimming makes numbers free again, and who was away for long may still put there. So the first number that counts is
+//! written down before anything is deleted, as the name of an empty object, `journal/first/<n, 12 digits>`; of several the
+//! highest holds, and what lies below it counts for nobody.
 //!
 //! A record's text is one line (format, writer, BLAKE3 of the payload) followed by the payload.
 
@@ -13,6 +16,8 @@ use uuid::Uuid;
 use crate::{Put, StorageError, Store};
 
 const PREFIX: &str = "journal";
+/// The names below it are numbers: the journal begins with the highest.
+const FIRST: &str = "journal/first";
 const MAGIC: &str = "r2o-journal-1";
 /// Records that are read at once when replaying.
 const IN_FLIGHT: usize = 16;
@@ -87,13 +92,24 @@ impl Journal {
     /// When a record is damaged or missing, or the store fails.
     pub async fn open(store: &Store) -> Result<(Self, Vec<(u64, Vec<u8>)>), JournalError> {
         let store = store.clone();
-        let numbers = numbers(&store).await?;
-        if let Some(missing) = first_gap(&numbers) {
-            return Err(JournalError::Gap { url: store.url_of(PREFIX), missing });
-        }
-        let reads = stream::iter(numbers.iter().copied().map(|number| read(store.clone(), number)));
-        let records: Vec<(u64, Vec<u8>)> = reads.buffered(IN_FLIGHT).try_collect().await?;
-        let next = numbers.last().map_or(0, |last| last + 1);
+        let (first, records) = loop {
+            let (first, there) = numbers(&store).await?;
+            if let Some(missing) = first_gap(first, &there) {
+                if appeared(&store, first, missing).await? {
+                    continue;
+                }
+                return Err(JournalError::Gap { url: store.url_of(PREFIX), missing });
+            }
+            let reads = stream::iter(there.iter().copied().map(|number| read(store.clone(), number)));
+            let read: Result<Vec<(u64, Vec<u8>)>, _> = reads.buffered(IN_FLIGHT).try_collect().await;
+            match read {
+                Ok(records) => break (first, records),
+                // Trimmed since it was listed, or lost.
+                Err(JournalError::Storage(error)) if error.is_not_found() && self::first(&store).await? != first => {}
+                Err(error) => return Err(error),
+            }
+        };
+        let next = records.last().map_or(first, |(last, _)| last + 1);
         Ok((Self { store, writer: Uuid::new_v4().simple().to_string(), next }, records))
     }
 
@@ -116,27 +132,19 @@ impl Journal {
         // A put whose answer was lost is tried again and then finds itself; the writer's name in the record tells.
         let ours = match self.store.put_if_absent(&key, record.clone()).await? {
             Put::Created => true,
-            Put::Exists => self.store.get(&key).await? == record,
+            Put::Exists => match self.store.get(&key).await {
+                Ok(there) => there == record,
+                // It was another's, and is trimmed.
+                Err(error) if error.is_not_found() => false,
+                Err(error) => return Err(error.into()),
+            },
         };
-        if !ours {
-            return Err(AppendError::LostLeadership { number, url: self.store.url_of(&key) });
-        }
-        if !self.follows(number).await? {
-            // Others have gone on since, and trimmed the numbers up to beyond this one.
-            self.store.delete(&key).await?;
+        // Others may have gone on and trimmed beyond this number, which made it free. The next trim sweeps what was put.
+        if !ours || number < first(&self.store).await? {
             return Err(AppendError::LostLeadership { number, url: self.store.url_of(&key) });
         }
         self.next += 1;
         Ok(())
-    }
-
-    /// Whether record `number` is the last of a journal without gaps. Trimming makes numbers free again, oldest first: in a
-    /// trimmed place the one before is gone, too.
-    async fn follows(&self, number: u64) -> Result<bool, StorageError> {
-        match number.checked_sub(1) {
-            Some(before) => Ok(self.store.head(&self::key(before)).await?.is_some()),
-            None => Ok(numbers(&self.store).await? == [number]),
-        }
     }
 }
 
@@ -160,8 +168,8 @@ pub enum Found {
 /// # Errors
 /// When the store fails.
 pub async fn inspect(store: &Store) -> Result<Vec<(u64, Found)>, StorageError> {
-    let there = numbers(store).await?;
-    let (Some(first), Some(last)) = (there.first().copied(), there.last().copied()) else { return Ok(Vec::new()) };
+    let (first, there) = numbers(store).await?;
+    let Some(last) = there.last().copied() else { return Ok(Vec::new()) };
     let look = |number: u64| {
         let (store, there) = (store.clone(), there.binary_search(&number).is_ok());
         async move {
@@ -188,13 +196,16 @@ pub fn url_of(store: &Store, number: u64) -> String {
     store.url_of(&key(number))
 }
 
-/// Deletes the records below `number`, oldest first, once a later record repeats what they said.
+/// Lets the journal begin with record `number`, once that record repeats what those before it said, and deletes them, oldest
+/// first.
 ///
 /// # Errors
 /// When the store fails; calling again goes on.
 pub async fn trim(store: &Store, number: u64) -> Result<(), JournalError> {
-    for old in numbers(store).await?.into_iter().filter(|n| *n < number) {
-        store.delete(&key(old)).await?;
+    store.put_if_absent(&format!("{FIRST}/{number:012}"), Vec::new()).await?;
+    let below = |(key, _): (String, u64)| number_of(&key).is_some_and(|old| old < number).then_some(key);
+    for old in store.list(PREFIX).await?.into_iter().filter_map(below) {
+        store.delete(&old).await?;
     }
     Ok(())
 }
@@ -203,14 +214,35 @@ fn key(number: u64) -> String {
     format!("{PREFIX}/{number:012}.rec")
 }
 
-async fn numbers(store: &Store) -> Result<Vec<u64>, StorageError> {
-    let found = store.list(PREFIX).await?;
-    let number = |key: &str| key.rsplit('/').next()?.strip_suffix(".rec")?.parse().ok();
-    Ok(found.iter().filter_map(|(key, _)| number(key)).collect())
+/// The number of a record or of a [`FIRST`].
+fn number_of(key: &str) -> Option<u64> {
+    let name = key.rsplit('/').next()?;
+    name.strip_suffix(".rec").unwrap_or(name).parse().ok()
 }
 
-fn first_gap(numbers: &[u64]) -> Option<u64> {
-    numbers.windows(2).find(|pair| pair[1] != pair[0] + 1).map(|pair| pair[0] + 1)
+/// The first number that counts.
+async fn first(store: &Store) -> Result<u64, StorageError> {
+    let marks = store.list(FIRST).await?;
+    Ok(marks.iter().filter_map(|(key, _)| number_of(key)).max().unwrap_or(0))
+}
+
+/// The first number that counts, and all there are from it on, sorted.
+async fn numbers(store: &Store) -> Result<(u64, Vec<u64>), StorageError> {
+    let found = store.list(PREFIX).await?;
+    // Asked for after the listing: what was deleted while it was made is below this.
+    let first = first(store).await?;
+    let number = |key: &str| key.strip_suffix(".rec").and_then(number_of).filter(|number| *number >= first);
+    Ok((first, found.iter().filter_map(|(key, _)| number(key)).collect()))
+}
+
+/// Whether what a listing lacked is there, or no longer needed: a listing that is made while another coordinator appends
+/// may hold a later record without an earlier one.
+async fn appeared(store: &Store, first: u64, missing: u64) -> Result<bool, StorageError> {
+    Ok(store.head(&key(missing)).await?.is_some() || self::first(store).await? != first)
+}
+
+fn first_gap(first: u64, numbers: &[u64]) -> Option<u64> {
+    (first..).zip(numbers).find(|(expected, number)| expected != *number).map(|(expected, _)| expected)
 }
 
 async fn read(store: Store, number: u64) -> Result<(u64, Vec<u8>), JournalError> {

@@ -82,7 +82,8 @@ fn racing_coordinators_never_both_append() {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
                 runtime.block_on(async {
                     let mut mine = Vec::new();
-                    while let Ok((mut journal, replay)) = Journal::open(&store).await {
+                    loop {
+                        let (mut journal, replay) = Journal::open(&store).await.unwrap();
                         if replay.len() >= 60 {
                             break;
                         }
@@ -148,5 +149,46 @@ async fn a_number_that_is_free_again_is_of_no_use_to_who_was_away() {
     assert!(matches!(lost, AppendError::LostLeadership { number: 0, .. }), "{lost}");
     second.append(8, b"second").await.unwrap();
     let (journal, replay) = Journal::open(&store).await.unwrap();
-    assert_eq!((journal.next(), replay[0].0, replay.len()), (9, 6, 3), "nothing of the late ones remains");
+    assert_eq!((journal.next(), replay[0].0, replay.len()), (9, 6, 3), "nothing of the late ones counts");
+    trim(&store, 7).await.unwrap();
+    let there = store.list(PREFIX).await.unwrap();
+    let records = there.iter().filter(|(key, _)| key.ends_with(".rec")).count();
+    assert_eq!(records, 2, "a trim sweeps what the late ones put and its own: {there:?}");
+}
+
+/// A coordinator that stands still between its put and its answer, while another reads that record and goes on.
+#[tokio::test]
+async fn a_record_that_others_built_on_stays() {
+    for built_on in 0..3 {
+        let store = memory();
+        let (mut slow, _) = Journal::open(&store).await.unwrap();
+        for number in 0..built_on {
+            slow.append(number, b"before").await.unwrap();
+        }
+        // Its put arrived; what it does afterwards comes late.
+        store.put(&key(built_on), frame(&slow.writer, b"a snapshot")).await.unwrap();
+        let (mut quick, replay) = Journal::open(&store).await.unwrap();
+        assert_eq!(replay.len() as u64, built_on + 1);
+        quick.append(built_on + 1, b"next").await.unwrap();
+        trim(&store, built_on).await.unwrap();
+        slow.append(built_on, b"a snapshot").await.unwrap();
+        let (_, replay) = Journal::open(&store).await.unwrap();
+        assert_eq!(replay, [(built_on, b"a snapshot".to_vec()), (built_on + 1, b"next".to_vec())]);
+    }
+}
+
+/// It dies before it can learn that it was late.
+#[tokio::test]
+async fn a_late_record_of_a_dead_coordinator_is_no_gap() {
+    let store = memory();
+    let (mut journal, _) = Journal::open(&store).await.unwrap();
+    for number in 0..6 {
+        journal.append(number, b"a").await.unwrap();
+    }
+    trim(&store, 5).await.unwrap();
+    store.put(&key(0), frame("dead", b"late")).await.unwrap();
+    let (_, replay) = Journal::open(&store).await.unwrap();
+    assert_eq!(replay, [(5, b"a".to_vec())]);
+    let found = inspect(&store).await.unwrap();
+    assert_eq!(found, [(5, Found::Record(b"a".to_vec()))]);
 }
