@@ -122,7 +122,7 @@ impl Core {
     }
 
     /// Grants as many steps as the window allows, and takes the checkpoints that are due between them; none in a generation
-    /// that is to end.
+    /// that is to end. While a worker prepares to join, one at a time: it will wait for what is granted.
     pub(crate) fn grant(&mut self, now: Millis, name: &str) {
         loop {
             if self.close_when_due(now, name) {
@@ -130,7 +130,9 @@ impl Core {
             }
             self.take_due_checkpoint(now, name);
             let Some(job) = self.jobs.get_mut(name) else { return };
-            let (steps, committed, window) = (job.steps(), job.committed, window(&self.config, job));
+            let joins = self.workers.values().any(|worker| worker.prepares_for(name));
+            let window = if joins { 1 } else { window(&self.config, job) };
+            let (steps, committed) = (job.steps(), job.committed);
             let Phase::Active(generation) = &mut job.phase else { return };
             let step = generation.granted;
             if generation.training_since.is_none() || step >= steps || step >= committed + window {

@@ -34,6 +34,11 @@ impl Worker {
         self.job.is_none() && self.draining.is_none() && self.quarantine.is_none()
     }
 
+    /// Whether it was told to prepare for this job, and has not answered yet.
+    pub(crate) fn prepares_for(&self, name: &str) -> bool {
+        matches!(&self.prepared, Some((job, None)) if job == name)
+    }
+
     /// Whether it stays in its generation when that is formed anew.
     pub(crate) fn stays(&self) -> bool {
         self.draining.is_none() && self.claimed.is_none()

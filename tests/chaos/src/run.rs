@@ -32,6 +32,8 @@ pub struct Outcome {
     pub recovered: Duration,
     /// From the last commit before to that one: how long the others were held.
     pub held: Duration,
+    /// From that one to the next: what a step takes with those who are there now.
+    pub step: Duration,
     /// Committed steps that had to be done again.
     pub lost: u64,
 }
@@ -144,6 +146,8 @@ impl Chaos {
         };
         let further = |seen: &Seen| seen.generation >= generation && seen.step > began.step;
         let step = self.watch.until("a step after the fault", RECOVERY, since, further).await?;
+        let another = |seen: &Seen| seen.generation >= generation && seen.step > step.step;
+        let another = self.watch.until("one more step", RECOVERY, step.at, another).await?;
         let all = self.watch.all();
         let commits = all.windows(2).filter(|pair| pair[1].step != pair[0].step && pair[1].at < step.at);
         let last = commits.map(|pair| pair[1].at).rfind(|when| *when <= since).unwrap_or(at);
@@ -161,6 +165,7 @@ impl Chaos {
             detected: opened.map(|seen| seen.at.duration_since(at)),
             recovered: step.at.duration_since(at),
             held: step.at.duration_since(last),
+            step: another.at.duration_since(step.at),
             lost,
         })
     }

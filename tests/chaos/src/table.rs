@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::fault::Kind;
 use crate::run::Outcome;
 
-/// One row per kind: how often, how long until it was noticed, until the next step, how long the others were held, steps that
-/// were done again. Times are median and worst, in seconds.
+/// One row per kind: how often, how long until it was noticed, until the next step, how long the others were held, how long
+/// the step after that took, steps that were done again. Times are median and worst, in seconds.
 #[must_use]
 pub fn table(outcomes: &[Outcome]) -> String {
     let mut kinds: BTreeMap<Kind, Vec<&Outcome>> = BTreeMap::new();
@@ -16,19 +16,20 @@ pub fn table(outcomes: &[Outcome]) -> String {
         kinds.entry(outcome.kind).or_default().push(outcome);
     }
     let mut text = String::from(
-        "| fault | times | noticed after | next step after | others held | steps done again |\n\
-         | --- | --- | --- | --- | --- | --- |\n",
+        "| fault | times | noticed after | next step after | others held | a step | steps done again |\n\
+         | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for (kind, of_kind) in kinds {
         let spans = |pick: fn(&Outcome) -> Option<Duration>| span(of_kind.iter().filter_map(|o| pick(o)).collect());
         let lost = of_kind.iter().map(|o| o.lost).max().unwrap_or(0);
         let _infallible = writeln!(
             text,
-            "| {kind} | {} | {} | {} | {} | {lost} |",
+            "| {kind} | {} | {} | {} | {} | {} | {lost} |",
             of_kind.len(),
             spans(|o| o.detected),
             spans(|o| Some(o.recovered)),
             spans(|o| Some(o.held)),
+            spans(|o| Some(o.step)),
         );
     }
     text
@@ -54,9 +55,13 @@ mod tests {
             detected: Some(Duration::from_millis(10)),
             recovered: Duration::from_millis(ms),
             held: Duration::from_millis(ms),
+            step: Duration::from_millis(ms / 2),
             lost: 0,
         };
         let text = table(&[outcome(300), outcome(100), outcome(200)]);
-        assert!(text.contains("| kill -9 of a worker | 3 | 0.01, 0.01 | 0.20, 0.30 | 0.20, 0.30 | 0 |"), "{text}");
+        assert!(
+            text.contains("| kill -9 of a worker | 3 | 0.01, 0.01 | 0.20, 0.30 | 0.20, 0.30 | 0.10, 0.15 | 0 |"),
+            "{text}"
+        );
     }
 }

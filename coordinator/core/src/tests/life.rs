@@ -181,6 +181,26 @@ fn a_worker_that_comes_later_prepares_and_joins_between_two_steps() {
 }
 
 #[test]
+fn who_prepares_waits_for_one_step_and_not_for_a_window() {
+    let mut kit = started("{}", 1);
+    let granted = |kit: &Kit| kit.log.iter().filter(|c| matches!(c, Command::Grant { .. })).count() as u64;
+    let ahead = |kit: &Kit| granted(kit) - kit.view("a").committed;
+    assert!(kit.work(1) && kit.work(1));
+    assert!(ahead(&kit) > 1, "usually the next step is there before it is asked for");
+    kit.join(2, "w2");
+    while ahead(&kit) > 1 {
+        assert!(kit.work(1));
+    }
+    for _ in 0..3 {
+        assert!(kit.work(1), "the others train on meanwhile");
+        assert_eq!(ahead(&kit), 1);
+    }
+    assert!(kit.work(2), "it is prepared");
+    assert!(kit.work(1), "the step on its way");
+    assert_eq!(kit.view("a").generation, 2);
+}
+
+#[test]
 fn a_draining_worker_hands_over_and_is_let_go() {
     let mut kit = started("{}", 2);
     while kit.committed().len() < 2 {
