@@ -7,7 +7,7 @@ use r2o_test_kit::not_run;
 
 async fn suffer(place: Place, faults: usize) -> Result<()> {
     let size = Size { image: 32, samples_per_lane: 8 };
-    let trial = Trial { place, seed: 1, number: 0, faults, kinds: Vec::new(), size };
+    let trial = Trial { place, seed: 1, number: 0, faults, kinds: Vec::new(), size, reproducible: true };
     match run(&trial, |outcome| println!("{outcome:?}")).await? {
         Ok(outcomes) => println!("{}", table(&outcomes)),
         Err(lacks) => not_run(&lacks),
