@@ -130,12 +130,14 @@ impl Core {
             }
             self.take_due_checkpoint(now, name);
             let Some(job) = self.jobs.get_mut(name) else { return };
-            let joins = self.workers.values().any(|worker| worker.prepares_for(name));
-            let window = if joins { 1 } else { window(&self.config, job) };
-            let (steps, committed) = (job.steps(), job.committed);
+            let (steps, committed, window) = (job.steps(), job.committed, window(&self.config, job));
             let Phase::Active(generation) = &mut job.phase else { return };
             let step = generation.granted;
             if generation.training_since.is_none() || step >= steps || step >= committed + window {
+                return;
+            }
+            // Looked for last: this runs with every report of every worker.
+            if step > committed && self.workers.values().any(|worker| worker.prepares_for(name)) {
                 return;
             }
             generation.granted += 1;
