@@ -23,4 +23,4 @@ pub use batch::{Batch, probe};
 pub use dataset::Dataset;
 pub use decode::{Picture, decode, dimensions};
 pub use error::{DataError, DecodeError};
-pub use loader::{Loader, LoaderOptions};
+pub use loader::{Loader, LoaderCounts, LoaderOptions};
