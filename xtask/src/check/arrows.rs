@@ -41,6 +41,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("r2o-fleet-bench", Layer::Outside),
     ("r2o-e2e", Layer::Outside),
     ("r2o-chaos", Layer::Outside),
+    ("r2o-observe", Layer::Outside),
     ("r2o-sim", Layer::Outside),
     ("xtask", Layer::Outside),
 ];
@@ -58,6 +59,7 @@ const BESIDE: &[(&str, &str)] = &[
     ("r2o-fleet-bench", "r2o-test-kit"),
     ("r2o-e2e", "r2o-test-kit"),
     ("r2o-chaos", "r2o-test-kit"),
+    ("r2o-observe", "r2o-test-kit"),
     ("r2o-chaos", "r2o-test-s3"),
     ("xtask", "r2o-test-s3"),
     ("r2o-chaos", "r2o-e2e"),
