@@ -25,6 +25,12 @@ impl TokenFile {
         Self(path)
     }
 
+    /// The token that the file holds now; `None`: there is no file, or none in it.
+    #[must_use]
+    pub fn token(&self) -> Option<String> {
+        token(&fs::read_to_string(self.0.as_ref()?).ok()?).map(str::to_owned)
+    }
+
     /// A connection whose requests carry the token.
     #[must_use]
     pub fn on(self, channel: Channel) -> TokenChannel {
@@ -54,12 +60,16 @@ impl Interceptor for TokenFile {
 /// The metadata for the token in a file. What is wrong never repeats what the file holds.
 fn read(path: &Path) -> Result<MetadataValue<Ascii>, String> {
     let text = fs::read_to_string(path).map_err(|e| e.to_string())?;
-    let token = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
-    let token = token.ok_or("it is empty")?;
+    let token = token(&text).ok_or("it is empty")?;
     let mut bearer: MetadataValue<Ascii> =
         format!("Bearer {token}").parse().map_err(|_| "its token has characters that cannot be sent")?;
     bearer.set_sensitive(true);
     Ok(bearer)
+}
+
+/// The first line that is one.
+fn token(text: &str) -> Option<&str> {
+    text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 #[cfg(test)]

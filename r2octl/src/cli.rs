@@ -1,6 +1,6 @@
 //! The arguments.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -101,6 +101,8 @@ pub(crate) enum Command {
     /// List the workers
     #[command(visible_alias = "workers")]
     Fleet,
+    /// Watch jobs, curves, workers and events in this terminal
+    Top(Top),
     /// Print the JSON schema of job.yaml
     Schema,
     /// Print a completion script; for bash: source <(r2octl completion bash)
@@ -121,14 +123,24 @@ pub(crate) struct Job {
 #[derive(Debug, Args)]
 pub(crate) struct Submit {
     /// The job's YAML or JSON file; `-` reads the standard input
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "named")]
+    file: Option<PathBuf>,
+    /// The same, as kubectl writes it
+    #[arg(id = "named", short = 'f', long = "file", value_name = "FILE", conflicts_with = "file")]
+    named: Option<PathBuf>,
     /// Only have it checked by the coordinator
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Follow the job until it ends
     #[arg(short, long, conflicts_with = "dry_run")]
     pub(crate) watch: bool,
+}
+
+impl Submit {
+    /// The job's file.
+    pub(crate) fn file(&self) -> &Path {
+        self.file.as_deref().or(self.named.as_deref()).unwrap_or_else(|| Path::new("-"))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -177,6 +189,15 @@ pub(crate) struct Pause {
     /// Why, for the job's events
     #[arg(long, default_value = "")]
     pub(crate) reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// The job that is chosen at first; otherwise the first that is not over
+    pub(crate) job: Option<String>,
+    /// Print how things stand and leave, as where there is no terminal
+    #[arg(long)]
+    pub(crate) once: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -290,6 +311,29 @@ pub(crate) enum Data {
         /// Where it lies
         url: String,
     },
+    /// Measure how fast this machine loads a packed data set, stage by stage, and how many cores a GPU needs
+    Bench(DataBench),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataBench {
+    /// Where the data set lies
+    pub(crate) url: String,
+    /// Side of the views in pixels
+    #[arg(long, default_value_t = 224, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(32..=1024))]
+    pub(crate) image_size: u32,
+    /// Superpixels of the job; without it those of the stored label maps, which need no computing
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub(crate) segments: Option<u32>,
+    /// Decoding threads
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) threads: usize,
+    /// How long to measure
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// Images that a GPU trains on in a second (an H100 at the method's ceiling: 2350)
+    #[arg(long, default_value_t = 2350.0, value_name = "RATE")]
+    pub(crate) gpu_rate: f64,
 }
 
 #[derive(Debug, Args)]
@@ -362,6 +406,7 @@ mod tests {
           report       Write the HTML report of a run
           data         Pack and inspect data sets
           fleet        List the workers [alias: workers]
+          top          Watch jobs, curves, workers and events in this terminal
           schema       Print the JSON schema of job.yaml
           completion   Print a completion script; for bash: source <(r2octl completion bash)
           version      Print the versions of this program and of what it can read

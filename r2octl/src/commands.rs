@@ -17,6 +17,7 @@ use crate::cli::{Cli, Command};
 use crate::client;
 use crate::error::CliError;
 use crate::output::Output;
+use crate::top;
 use crate::watching;
 
 /// Does what the command line asks for.
@@ -45,6 +46,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Report(args) => report::report(url, args, output).await,
         Command::Data(args) => data::run(args, output).await,
         Command::Fleet => jobs::fleet(url, output).await,
+        Command::Top(args) => top::top(url, args, output).await,
         Command::Schema => meta::schema(output),
         Command::Completion { shell } => meta::completion(shell, output),
         Command::Version => meta::version(output),

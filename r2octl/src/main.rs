@@ -11,6 +11,7 @@ mod format;
 mod output;
 mod table;
 mod target;
+mod top;
 mod view;
 mod watching;
 

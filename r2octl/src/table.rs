@@ -47,7 +47,7 @@ fn eta(p: &ProgressView) -> String {
 /// The jobs, one a line.
 pub(crate) fn jobs(jobs: &[JobView], now_unix_ms: i64, wide: bool) -> String {
     if jobs.is_empty() {
-        return "There are no jobs; `r2octl submit -f job.yaml` adds one.".into();
+        return "There are no jobs; `r2octl submit job.yaml` adds one.".into();
     }
     let mut header = vec!["NAME", "STATE", "EPOCH", "STEP", "K", "LOSS", "IMAGES/S", "ETA", "AGE"];
     if wide {
@@ -189,7 +189,7 @@ pub(crate) fn workers(workers: &[WorkerView], wide: bool) -> String {
 }
 
 /// `0-3,8` for 0, 1, 2, 3, 8; a dash for none.
-fn ranges(lanes: &[u32]) -> String {
+pub(crate) fn ranges(lanes: &[u32]) -> String {
     let mut parts: Vec<(u32, u32)> = Vec::new();
     for &lane in lanes {
         match parts.last_mut() {

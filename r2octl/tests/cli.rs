@@ -43,7 +43,7 @@ fn jobs_are_submitted_from_files_and_from_the_standard_input() {
     let file = file.to_str().unwrap();
     insta::assert_snapshot!(printed(&r2octl(&fake.url, &["submit", "-f", file]), 0), @"job `demo` submitted");
     insta::assert_snapshot!(printed(&r2octl(&fake.url, &["submit", "-f", file, "--dry-run"]), 0), @"job `demo` valid (nothing was submitted)");
-    insta::assert_snapshot!(printed(&r2octl(&fake.url, &["submit", "-f", file]), 0), @"job `demo` already there, unchanged");
+    insta::assert_snapshot!(printed(&r2octl(&fake.url, &["submit", file]), 0), @"job `demo` already there, unchanged");
     let mut child = command(&fake.url, &["submit", "-f", "-", "-o", "json"]);
     let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), JOB.replace("demo", "other").as_bytes()).unwrap();
@@ -57,7 +57,7 @@ fn a_misspelt_field_is_refused_with_its_path_and_no_coordinator_is_needed() {
     let file = folder.path().join("job.yaml");
     let submit = |job: String| {
         std::fs::write(&file, job).unwrap();
-        printed(&r2octl("http://127.0.0.1:1", &["submit", "-f", file.to_str().unwrap()]), 4)
+        printed(&r2octl("http://127.0.0.1:1", &["submit", file.to_str().unwrap()]), 4)
     };
     let error = submit(JOB.replace("spec: {", "spec: {epoch: 3, "));
     assert!(error.contains("epoch") && error.contains("job.yaml is not a valid job"), "{error}");

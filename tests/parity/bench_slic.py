@@ -16,10 +16,10 @@ pictures = [
 
 
 def run():
-    started = time.perf_counter()
+    started = time.process_time()
     for picture in pictures:
         slic(picture, n_segments=100, compactness=10, start_label=0, channel_axis=-1)
-    return (time.perf_counter() - started) * 1e3 / len(pictures)
+    return (time.process_time() - started) * 1e3 / len(pictures)
 
 
 print(json.dumps({"name": "slic", "value": min(run() for _ in range(3)), "unit": "ms/image"}))

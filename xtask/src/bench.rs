@@ -50,6 +50,9 @@ fn compare(arguments: &Arguments) -> Result<Vec<[String; 6]>> {
     }
     let mut rows = Vec::new();
     for pair in wanted {
+        if let Some(mut prepare) = pair.preparation(&python) {
+            repo::run(&mut prepare)?;
+        }
         let mut seen: BTreeMap<String, (Vec<Measure>, Vec<Measure>)> = BTreeMap::new();
         for round in 0..arguments.rounds {
             eprintln!("{}: round {} of {}", pair.name, round + 1, arguments.rounds);

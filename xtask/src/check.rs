@@ -5,7 +5,7 @@ mod arrows;
 mod licences;
 mod links;
 mod manifests;
-mod metadata;
+pub(crate) mod metadata;
 mod recipes;
 mod rooms;
 mod spdx;
@@ -14,12 +14,12 @@ mod tidy;
 
 use anyhow::{Result, bail};
 
-use crate::{repo, schema, setup};
+use crate::{chart, repo, schema, setup};
 
 /// What to check. Without options: everything.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Only the rules that need no compiler: arrows, tidy, links, recipes, schema, licences, advisories.
+    /// Only the rules that need no compiler: arrows, tidy, links, recipes, schema, chart, licences, advisories.
     #[arg(long)]
     quick: bool,
     /// Only whether the feature `cuda` compiles and links; needs no GPU.
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 /// One broken rule, with where and what to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Violation {
-    place: String,
+    pub(crate) place: String,
     what: String,
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut failed = Vec::new();
     let files = text::tracked()?;
     let metadata = metadata::load()?;
-    let groups: [(&str, Vec<Violation>); 8] = [
+    let groups: [(&str, Vec<Violation>); 9] = [
         ("arrows", arrows::check(&metadata.workspace())),
         ("manifests", manifests::check(&files)),
         ("tidy", tidy::check(&files)),
@@ -56,6 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         ("links", links::check(&files)),
         ("recipes", recipes::check(&files)),
         ("schema", schema::check()),
+        ("chart", chart::check()),
         ("licences", licences::check(&metadata)),
     ];
     for (name, violations) in groups {

@@ -161,7 +161,7 @@ impl Demo {
     fn submit(&mut self, job: &TrainJob) -> Result<()> {
         let file = self.out.join(format!("results/{}.json", job.metadata.name));
         fs::write(&file, serde_json::to_string_pretty(job)? + "\n")?;
-        self.r2octl(["submit", "-f"], |command| command.arg(&file))
+        self.r2octl(["submit"], |command| command.arg(&file))
     }
 
     fn stop_and_resume(&mut self, workers: u64) -> Result<()> {

@@ -1,10 +1,12 @@
-//! The project's own commands: `cargo xtask setup | check | test | demo | bench | chaos | sim | schema`.
+//! The project's own commands: `cargo xtask setup | check | test | demo | bench | chaos | sim | schema | chart | sbom`.
 
 mod bench;
 mod chaos;
+mod chart;
 mod check;
 mod demo;
 mod repo;
+mod sbom;
 mod schema;
 mod setup;
 mod sim;
@@ -40,6 +42,10 @@ enum Command {
     Sim(sim::Arguments),
     /// Write the JSON schema of job.yaml anew.
     Schema,
+    /// Write the Helm chart's table of values and its copies of dashboards and alerts anew.
+    Chart,
+    /// Print the bill of materials of a program as CycloneDX JSON.
+    Sbom(sbom::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +58,8 @@ fn main() -> ExitCode {
         Command::Chaos(arguments) => chaos::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Schema => schema::write(),
+        Command::Chart => chart::write(),
+        Command::Sbom(arguments) => sbom::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,17 +5,19 @@
 //! a later one would take for finished.
 
 mod cuda;
+mod deploy;
 mod folder;
 mod libtorch;
 mod pip;
 mod python;
 mod s3;
+mod tools;
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 
-/// What to set up. Without options: libtorch.
+/// What to set up. Without options: libtorch, and the tools that the JPEG decoder is built with.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Also make the Python environment that the parity tests and benchmarks compare with (a 3 GB download).
@@ -27,11 +29,14 @@ pub(crate) struct Arguments {
     /// Also fetch an S3 server for the storage tests (a 48 MB download).
     #[arg(long)]
     s3: bool,
+    /// Also fetch Helm and linters for the tests of deploy/ (a 107 MB download).
+    #[arg(long)]
+    deploy: bool,
 }
 
 /// Makes what is asked for and missing, and says where it is.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    libtorch::ensure()?;
+    libtorch()?;
     if arguments.python {
         println!("Python with the reference packages: {}", python::ensure()?.display());
     }
@@ -41,6 +46,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.s3 {
         println!("S3 server: {}", s3::ensure()?.display());
     }
+    if arguments.deploy {
+        println!("Helm and linters: {}", deploy::ensure()?.display());
+    }
     Ok(())
 }
 
@@ -49,9 +57,20 @@ pub(crate) fn s3_server() -> Option<PathBuf> {
     s3::existing()
 }
 
-/// Makes `.libtorch` when there is none.
+/// The folder of Helm and linters, when `setup --deploy` made it.
+pub(crate) fn deploy_tools() -> Option<PathBuf> {
+    deploy::existing()
+}
+
+/// Makes `.libtorch` and `.tools` when there are none.
 pub(crate) fn libtorch() -> Result<()> {
+    tools()?;
     libtorch::ensure()
+}
+
+/// Makes `.tools` when there is none: all that crates without libtorch need.
+pub(crate) fn tools() -> Result<()> {
+    tools::ensure()
 }
 
 /// The Python with the reference packages: `R2O_PYTHON`, or the one that `setup --python` made.

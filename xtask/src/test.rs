@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
     /// A test that cannot run for want of something fails (also by R2O_REQUIRE_ALL=1).
     #[arg(long)]
     all: bool,
-    /// Only crates that build without libtorch, and no set-up.
+    /// Only crates that build without libtorch, and no set-up of it.
     #[arg(long)]
     no_torch: bool,
     /// Only these packages.
@@ -45,6 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     if arguments.no_torch {
         selection.extend(TORCH.iter().flat_map(|name| ["--exclude", name]));
+        setup::tools()?;
     } else {
         setup::libtorch()?;
     }
@@ -78,6 +79,9 @@ fn prepared(subcommand: &str, all: bool, server: Option<&Server>) -> Command {
     }
     if let Some(program) = setup::s3_server() {
         command.env(r2o_test_s3::PROGRAM, program);
+    }
+    if let Some(tools) = setup::deploy_tools() {
+        command.env("R2O_DEPLOY_TOOLS", tools);
     }
     if let Some(server) = server {
         command.env("R2O_TEST_S3_URL", server.url()).envs(server.environment());

@@ -36,18 +36,20 @@ pub(crate) fn hex(series: usize) -> String {
 
 /// Values over steps; what is not finite leaves a gap.
 #[derive(Debug, Clone)]
-pub(crate) struct Curve {
-    pub(crate) points: Vec<(f64, f64)>,
+pub struct Curve {
+    /// (step, value), in the order of the steps.
+    pub points: Vec<(f64, f64)>,
     /// Steps hold until the next point (K) instead of being joined.
-    pub(crate) stairs: bool,
+    pub stairs: bool,
     /// Values scatter: a smoothed curve is drawn over the pale original.
-    pub(crate) noisy: bool,
+    pub noisy: bool,
     /// The vertical axis starts at zero.
-    pub(crate) from_zero: bool,
+    pub from_zero: bool,
 }
 
-/// One curve as SVG; `None` when there is nothing to draw.
-pub(crate) fn curve(curve: &Curve) -> Option<String> {
+/// One curve as SVG, to stand inside a page that defines `--grid`; `None` when there is nothing to draw.
+#[must_use]
+pub fn curve(curve: &Curve) -> Option<String> {
     let points: Vec<_> = curve.points.iter().copied().filter(|(_, y)| y.is_finite()).collect();
     if points.is_empty() {
         return None;

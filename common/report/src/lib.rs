@@ -5,6 +5,7 @@
 //! ```text
 //! collect ──► ReportInput ──► render ──► page (maud) ── curves (plotters, SVG)
 //!                        └──► figure_png ──┴── masks ── colours, pictures
+//!                  pages ──► tiles ─────────┘
 //! ```
 
 mod collect;
@@ -17,9 +18,12 @@ mod masks;
 mod page;
 mod pictures;
 mod style;
+mod tiles;
 
 pub use collect::{CollectError, collect};
+pub use curves::{Curve, curve};
 pub use figure::{FigureOptions, figure_png};
 pub use input::{Checkpoint, ReportInput};
 pub use page::render;
 pub use pictures::PictureError;
+pub use tiles::{Tiles, tiles};

@@ -6,7 +6,7 @@ use r2o_storage::gallery::{GalleryImage, GalleryPage};
 
 use crate::PictureError;
 use crate::colours::{colour, match_over_time};
-use crate::pictures::{Labels, data_uri, encode_palette, labels};
+use crate::pictures::{Labels, encode_palette, labels};
 
 /// One image with its masks over time.
 #[derive(Debug)]
@@ -70,8 +70,8 @@ fn row<'a>(image: &'a GalleryImage, chosen: &[&GalleryPage]) -> Result<Row<'a>, 
 /// Side of the layers in pixels, before the browser scales them: fine enough for thin edges.
 const LAYER: usize = 192;
 
-/// The mask as a layer to lay over the raw view: each region filled, its edges darker.
-pub(crate) fn mask_layer(mask: &Mask) -> Result<String, png::EncodingError> {
+/// The mask as a PNG to lay over the raw view: each region filled, its edges darker.
+pub(crate) fn mask_layer(mask: &Mask) -> Result<Vec<u8>, png::EncodingError> {
     // Two entries a colour: fill and edge. At most 128 regions fit; beyond, colours repeat.
     let slots: BTreeMap<u8, u8> = mask.colours.keys().enumerate().map(|(i, label)| (*label, (i % 128) as u8)).collect();
     let mut palette = vec![[0, 0, 0, 0]; 2 * slots.len().min(128)];
@@ -84,13 +84,13 @@ pub(crate) fn mask_layer(mask: &Mask) -> Result<String, png::EncodingError> {
         let slot = slots.get(&mask.labels.at(x, y, LAYER)).copied().unwrap_or(0);
         2 * slot + u8::from(mask.labels.is_edge(x, y, LAYER))
     });
-    encode_palette(LAYER, &pixels, &palette).map(|png| data_uri(&png))
+    encode_palette(LAYER, &pixels, &palette)
 }
 
-/// The prior as a layer: only its edges.
-pub(crate) fn prior_layer(prior: &Labels) -> Result<String, png::EncodingError> {
+/// The prior as a PNG: only its edges.
+pub(crate) fn prior_layer(prior: &Labels) -> Result<Vec<u8>, png::EncodingError> {
     let pixels = square(LAYER, |x, y| u8::from(prior.is_edge(x, y, LAYER)));
-    encode_palette(LAYER, &pixels, &[[0, 0, 0, 0], EDGE]).map(|png| data_uri(&png))
+    encode_palette(LAYER, &pixels, &[[0, 0, 0, 0], EDGE])
 }
 
 /// The colour of the prior's edges.

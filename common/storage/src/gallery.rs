@@ -117,6 +117,26 @@ pub async fn read_all(store: &Store) -> Result<Vec<GalleryPage>, GalleryError> {
     Ok(pages)
 }
 
+/// The epochs of which there is a page, in their order.
+///
+/// # Errors
+/// When the store fails.
+pub async fn epochs(store: &Store) -> Result<Vec<u64>, GalleryError> {
+    let keys = store.list(PREFIX).await?.into_iter();
+    let epoch = |key: String| key.rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
+    let mut epochs: Vec<u64> = keys.filter_map(|(key, _)| epoch(key)).collect();
+    epochs.sort_unstable();
+    Ok(epochs)
+}
+
+/// The page of an epoch.
+///
+/// # Errors
+/// [`GalleryError::Damaged`] names the page.
+pub async fn read(store: &Store, epoch: u64) -> Result<GalleryPage, GalleryError> {
+    read_page(store.clone(), key(epoch)).await
+}
+
 fn key(epoch: u64) -> String {
     format!("{PREFIX}/{epoch:06}.json")
 }

@@ -136,6 +136,14 @@ pub async fn read_all(store: &Store) -> Result<Vec<StepRecord>, HistoryError> {
     Ok(steps.into_values().collect())
 }
 
+/// Bytes of all segments.
+///
+/// # Errors
+/// When the store fails.
+pub async fn bytes(store: &Store) -> Result<u64, StorageError> {
+    Ok(store.list(PREFIX).await?.into_iter().map(|(_, bytes)| bytes).sum())
+}
+
 fn key(first: u64, generation: u64) -> String {
     format!("{PREFIX}/{first:012}-{generation}.jsonl")
 }

@@ -49,6 +49,11 @@ pub fn open_with(url: &str, variables: &[(String, String)]) -> Result<Store, Sto
         return open_folder(FilePath::new(url)).map_err(refuse);
     }
     let parsed = Url::parse(url).map_err(|e| refuse(e.to_string()))?;
+    if let Some(bare) = without_secrets(&parsed) {
+        let reason =
+            "credentials do not belong into a URL, which specs, logs and pages show: give them in the environment";
+        return Err(StorageError::InvalidUrl { url: bare, reason: reason.to_owned() });
+    }
     if parsed.scheme() == "file" {
         let folder =
             parsed.to_file_path().map_err(|()| refuse("a file URL has three slashes: file:///folder".into()))?;
@@ -58,6 +63,16 @@ pub fn open_with(url: &str, variables: &[(String, String)]) -> Result<Store, Sto
     let inner = build(&scheme, &parsed, variables).map_err(|e| refuse(e.to_string()))?;
     let shown = if scheme == ObjectStoreScheme::Memory { "memory://" } else { url.trim_end_matches('/') };
     Ok(Store::new(inner, root, shown.to_owned(), None))
+}
+
+/// The URL without what may be secret in it; `None`: there is nothing such.
+fn without_secrets(url: &Url) -> Option<String> {
+    // abfss://container@account.dfs.core.windows.net is Azure's way to name a container.
+    let names_a_user = !url.username().is_empty() && !url.scheme().starts_with("abfs");
+    (names_a_user || url.password().is_some() || url.query().is_some()).then(|| {
+        let authority = url.host_str().unwrap_or_default();
+        format!("{}://{authority}{}", url.scheme(), url.path())
+    })
 }
 
 fn open_folder(folder: &FilePath) -> Result<Store, String> {

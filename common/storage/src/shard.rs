@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! index.json              the set: prior, classes, shards with their chunks
-//! shard-000000.tar        samples in WebDataset's layout: KEY.json, KEY.jpg, KEY.slic.png, optional KEY.mask.png
+//! shard-000000.tar        samples in WebDataset's layout: KEY.json, KEY.jpg, KEY.slic, optional KEY.mask.png
 //! shard-000000.json       where each sample's members lie in the tar
 //! ```
 //!
@@ -18,8 +18,17 @@ use crate::{StorageError, Store};
 
 /// Key of the set's index.
 pub const INDEX: &str = "index.json";
-/// Version of the format.
-pub const FORMAT: u32 = 1;
+/// Version of the format that is written.
+pub const FORMAT: u32 = 2;
+/// The oldest version that is read. Its label maps are PNGs, `KEY.slic.png`, which nothing ties to their images.
+pub const FORMAT_OLDEST: u32 = 1;
+
+/// Bytes of an index at most: far more than a hundred million samples in shards of the usual size need.
+const INDEX_MAX: u64 = 256 << 20;
+/// Bytes of a chunk at most: an ordinary one and the longest image file that is packed.
+const CHUNK_MAX: u64 = 192 << 20;
+/// Side of a label map at most, in pixels.
+const SIDE_MAX: u32 = 4096;
 
 /// Why an index could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +54,9 @@ pub enum SetError {
         reason: String,
     },
     /// The index is of a later version.
-    #[error("{url} is of format {found}, this version reads {FORMAT}: use a newer r2o, or pack the set again")]
+    #[error(
+        "{url} is of format {found}, this version reads {FORMAT_OLDEST} to {FORMAT}: use a newer r2o, or pack the set again"
+    )]
     Format {
         /// The file.
         url: String,
@@ -58,7 +69,7 @@ pub enum SetError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SetIndex {
-    /// [`FORMAT`].
+    /// From [`FORMAT_OLDEST`] to [`FORMAT`].
     pub format: u32,
     /// How the stored label maps were made.
     pub prior: PackedPrior,
@@ -183,6 +194,9 @@ impl SetIndex {
     }
 
     fn check(&self) -> Result<(), String> {
+        if !(1..=SIDE_MAX).contains(&self.prior.size) {
+            return Err(format!("label maps of {} pixels a side, at most {SIDE_MAX} are read", self.prior.size));
+        }
         let mut files = BTreeMap::new();
         for shard in &self.shards {
             if files.insert(shard.file.as_str(), ()).is_some() {
@@ -193,6 +207,9 @@ impl SetIndex {
                 let wrong = |what: &str| Err(format!("chunk {number} of shard {} {what}", shard.file));
                 if chunk.samples == 0 {
                     return wrong("has no samples");
+                }
+                if chunk.bytes > CHUNK_MAX {
+                    return wrong(&format!("has {} bytes, at most {CHUNK_MAX} are read", chunk.bytes));
                 }
                 if chunk.offset < end {
                     return wrong("overlaps the one before");
@@ -213,21 +230,27 @@ impl SetIndex {
 /// When there is none, it is damaged or of a later format, or the store fails.
 pub async fn read_set(store: &Store) -> Result<SetIndex, SetError> {
     let url = store.url_of(INDEX);
-    let Some(bytes) = store.get_if_exists(INDEX).await? else {
-        return Err(SetError::Missing { url: store.url().to_owned() });
-    };
     let damaged = |reason: String| SetError::Damaged { url: url.clone(), reason };
+    let missing = || SetError::Missing { url: store.url().to_owned() };
+    let length = store.head(INDEX).await?.ok_or_else(missing)?;
+    within(length).map_err(damaged)?;
+    let bytes = store.get_if_exists(INDEX).await?.ok_or_else(missing)?;
     #[derive(Deserialize)]
     struct Version {
         format: u32,
     }
     let version: Version = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-    if version.format != FORMAT {
+    if !(FORMAT_OLDEST..=FORMAT).contains(&version.format) {
         return Err(SetError::Format { url, found: version.format });
     }
     let set: SetIndex = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
     set.check().map_err(damaged)?;
     Ok(set)
+}
+
+/// Before an index is read into memory.
+fn within(length: u64) -> Result<(), String> {
+    if length > INDEX_MAX { Err(format!("{length} bytes, at most {INDEX_MAX} are read")) } else { Ok(()) }
 }
 
 /// Writes a set's index, which finishes the set.
@@ -243,8 +266,9 @@ pub async fn write_set(store: &Store, set: &SetIndex) -> Result<(), StorageError
 /// # Errors
 /// When it is missing or damaged, or the store fails.
 pub async fn read_shard(store: &Store, entry: &ShardEntry) -> Result<ShardIndex, SetError> {
-    let bytes = store.get(&entry.index).await?;
     let damaged = |reason: String| SetError::Damaged { url: store.url_of(&entry.index), reason };
+    within(store.head(&entry.index).await?.unwrap_or(0)).map_err(damaged)?;
+    let bytes = store.get(&entry.index).await?;
     if blake3::hash(&bytes).to_hex().as_str() != entry.index_blake3 {
         return Err(damaged(format!("its BLAKE3 is not the one that {INDEX} names")));
     }

@@ -68,3 +68,21 @@ async fn an_unreachable_server_is_reported_in_bounded_time() {
     let message = error.to_string();
     assert!(message.contains(&format!("127.0.0.1:{port}/data/index.json")) && message.contains("check"), "{message}");
 }
+
+#[test]
+fn a_url_with_credentials_in_it_is_refused_and_not_repeated() {
+    for url in [
+        "s3://key:secret-word@bucket/set",
+        "https://host/set?X-Amz-Signature=secret-word",
+        "az://secret-word@container/set",
+        "abfss://container:secret-word@account.dfs.core.windows.net/set",
+    ] {
+        let refused = r2o_storage::open(url).unwrap_err().to_string();
+        assert!(
+            refused.contains("environment") && refused.contains("/set") && !refused.contains("secret-word"),
+            "{refused}"
+        );
+    }
+    let variables = [("AZURE_STORAGE_ACCOUNT_KEY".to_owned(), "a2V5".to_owned())];
+    r2o_storage::open_with("abfss://container@account.dfs.core.windows.net/set", &variables).unwrap();
+}

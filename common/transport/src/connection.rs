@@ -3,10 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -15,19 +15,61 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+/// What one connection may ask for: far more than a large group at its rendezvous does.
+const REQUESTS_A_SECOND: f64 = 2_000.0;
+const REQUESTS_AT_ONCE: f64 = 20_000.0;
+
 /// Whether a connection's peer has been let in. A peer that is a stranger for too long loses its connection, so that idle or
 /// slow connections of strangers cannot take the place of others.
 #[derive(Debug, Clone, Default)]
-pub struct Standing(Arc<AtomicBool>);
+pub struct Standing(Arc<Facts>);
+
+#[derive(Debug)]
+struct Facts {
+    is_in: AtomicBool,
+    allowance: Mutex<Allowance>,
+}
+
+/// Requests that may be made at once, and when they were counted.
+#[derive(Debug)]
+struct Allowance {
+    left: f64,
+    at: Instant,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        let allowance = Mutex::new(Allowance { left: REQUESTS_AT_ONCE, at: Instant::now() });
+        Self { is_in: AtomicBool::new(false), allowance }
+    }
+}
 
 impl Standing {
     /// The peer made a request that it was allowed to make.
     pub fn let_in(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.is_in.store(true, Ordering::Relaxed);
     }
 
     fn is_stranger(&self) -> bool {
-        !self.0.load(Ordering::Relaxed)
+        !self.0.is_in.load(Ordering::Relaxed)
+    }
+
+    /// Takes one request off what the connection may ask for: 2,000 a second, 20,000 at once.
+    #[must_use]
+    pub fn may_ask(&self) -> bool {
+        self.may_ask_at(Instant::now())
+    }
+
+    fn may_ask_at(&self, now: Instant) -> bool {
+        let mut allowance = self.0.allowance.lock().unwrap_or_else(PoisonError::into_inner);
+        let grown = now.saturating_duration_since(allowance.at).as_secs_f64() * REQUESTS_A_SECOND;
+        allowance.left = (allowance.left + grown).min(REQUESTS_AT_ONCE);
+        allowance.at = now;
+        let may = allowance.left >= 1.0;
+        if may {
+            allowance.left -= 1.0;
+        }
+        may
     }
 }
 
@@ -131,5 +173,19 @@ impl AsyncWrite for Connection {
             Stream::Plain(stream) => stream.is_write_vectored(),
             Stream::Tls(stream) => stream.is_write_vectored(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_asks_for_so_much_at_once_and_so_much_a_second() {
+        let (standing, now) = (Standing::default(), Instant::now());
+        let asked = |at| (0..100_000).filter(|_| standing.may_ask_at(at)).count();
+        assert_eq!(asked(now), 20_000);
+        assert_eq!(asked(now + Duration::from_millis(500)), 1_000);
+        assert_eq!(asked(now + Duration::from_secs(3_600)), 20_000);
     }
 }

@@ -4,7 +4,7 @@
 //! sample, ...). The algorithms are written out here, because a library may change its streams between versions, and a run
 //! must be the same for ever: xoshiro256++ (Blackman and Vigna, 2019), seeded by XXH3-128 of the key through SplitMix64.
 
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::Xxh3Default;
 
 /// A generator whose stream is a function of its key.
 #[derive(Debug, Clone)]
@@ -16,14 +16,14 @@ impl Keyed {
     /// The generator of `domain` at `coordinates`. Different keys give unrelated streams.
     #[must_use]
     pub fn new(domain: &str, coordinates: &[u64]) -> Self {
-        let mut key = Vec::with_capacity(domain.len() + 1 + coordinates.len() * 8);
-        key.extend_from_slice(domain.as_bytes());
+        let mut key = Xxh3Default::new();
+        key.update(domain.as_bytes());
         // Ends the domain, so that no coordinate can be taken for a part of it.
-        key.push(0);
+        key.update(&[0]);
         for coordinate in coordinates {
-            key.extend_from_slice(&coordinate.to_le_bytes());
+            key.update(&coordinate.to_le_bytes());
         }
-        let hash = xxh3_128(&key);
+        let hash = key.digest128();
         let (low, high) = (hash as u64, (hash >> 64) as u64);
         let mut first = low;
         let mut second = high;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::dataset;
+use crate::{dataset, limits};
 
 /// Fields that may change between two submissions of one run. Epochs may only grow.
 const MAY_CHANGE: &[&str] = &["metadata.labels", "spec.epochs", "spec.fleet", "spec.checkpoint", "spec.priority"];
@@ -24,6 +24,9 @@ pub(crate) enum Refused {
     /// The name is taken by a job that has not ended.
     #[error("job {name} exists already with another {field}; cancel it first, or choose another metadata.name")]
     Taken { name: String, field: String },
+    /// The queue is full.
+    #[error("{} jobs have not ended, which is the most that this coordinator takes: cancel some", limits::JOBS)]
+    TooMany,
     /// An earlier run's results stand in the way.
     #[error("{0}")]
     InTheWay(String),
@@ -35,6 +38,7 @@ impl From<Refused> for Status {
         match refused {
             Refused::Invalid(_) => Self::invalid_argument(message),
             Refused::Taken { .. } => Self::already_exists(message),
+            Refused::TooMany => Self::resource_exhausted(message),
             Refused::InTheWay(_) => Self::failed_precondition(message),
         }
     }

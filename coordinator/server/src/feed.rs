@@ -69,6 +69,18 @@ impl<T: Clone + Send + 'static> Feed<T> {
         ring.first + ring.items.iter().position(wanted).unwrap_or(ring.items.len()) as u64
     }
 
+    /// The last `count` items.
+    pub(crate) fn last_few(&self, count: usize) -> Vec<T> {
+        let ring = self.lock();
+        ring.items.iter().skip(ring.items.len().saturating_sub(count)).cloned().collect()
+    }
+
+    /// Items from number `from` on, and the number after them.
+    pub(crate) fn since(&self, from: u64) -> (VecDeque<T>, u64) {
+        let (items, next, _) = self.read(from);
+        (items, next)
+    }
+
     /// Items from number `from` on, the number after them, and whether more may come.
     fn read(&self, from: u64) -> (VecDeque<T>, u64, bool) {
         let ring = self.lock();

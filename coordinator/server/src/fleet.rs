@@ -1,7 +1,7 @@
 //! The service of workers: one stream each.
 
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
 use r2o_coordinator_core::{Event, Session};
@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::actor::{Line, Mailbox, Message};
 use crate::board::Board;
 use crate::limits::{self, sentence};
+use crate::tokens::{Shown, Tokens};
 use crate::wire;
 
 /// How long a stream may be open without a word: nobody else is kept waiting by one, but it takes room.
@@ -28,6 +29,8 @@ const HELLO_WAIT: Duration = Duration::from_secs(10);
 pub(crate) struct FleetService {
     pub(crate) mailbox: Mailbox,
     pub(crate) board: Board,
+    /// The tokens that are served, and how long a worker whose own was taken back may take to show another.
+    pub(crate) leave: (Tokens, Duration),
     pub(crate) stop: CancellationToken,
 }
 
@@ -39,6 +42,7 @@ impl Fleet for FleetService {
         &self,
         request: Request<Streaming<WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let shown = request.extensions().get::<Shown>().copied().unwrap_or_default();
         let mut incoming = request.into_inner();
         let first = tokio::time::timeout(HELLO_WAIT, incoming.message()).await;
         let first =
@@ -61,7 +65,9 @@ impl Fleet for FleetService {
         let (name, end, outbox) = (worker.name.clone(), line.end.clone(), line.outbox.clone());
         self.mailbox.send(Message::Join { worker, held, line, reply });
         let session = session.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
-        let reader = Reader { session, name, outbox, mailbox: self.mailbox.clone(), board: self.board.clone() };
+        let (mailbox, board, (tokens, grace)) = (self.mailbox.clone(), self.board.clone(), self.leave.clone());
+        let leave = Leave { tokens, grace, shown, known: Instant::now() };
+        let reader = Reader { session, name, outbox, mailbox, board, leave };
         let _runs_on = r2o_telemetry::spawn("session", TaskKind::Work, reader.run(incoming, end.clone()));
         // What was sent before the end, such as a refusal, still goes out.
         let stop = self.stop.clone();
@@ -77,10 +83,34 @@ struct Reader {
     outbox: mpsc::UnboundedSender<Result<CoordinatorMessage, Status>>,
     mailbox: Mailbox,
     board: Board,
+    leave: Leave,
+}
+
+/// A worker's leave to be served, which ends some time after its token was taken back.
+struct Leave {
+    tokens: Tokens,
+    grace: Duration,
+    shown: Shown,
+    /// When the token was last among those that are served.
+    known: Instant,
+}
+
+impl Leave {
+    /// Whether it holds still; `token`: shown anew, if not empty.
+    fn holds(&mut self, token: &str) -> bool {
+        if !token.is_empty() && self.tokens.serve_worker(Shown::token(token)) {
+            self.shown = Shown::token(token);
+        }
+        if self.tokens.serve_worker(self.shown) {
+            self.known = Instant::now();
+            return true;
+        }
+        self.known.elapsed() < self.grace
+    }
 }
 
 impl Reader {
-    async fn run(self, mut incoming: Streaming<WorkerMessage>, end: CancellationToken) {
+    async fn run(mut self, mut incoming: Streaming<WorkerMessage>, end: CancellationToken) {
         let session = self.session;
         let (reason, goodbye) = loop {
             let message = tokio::select! {
@@ -89,6 +119,11 @@ impl Reader {
             };
             match message {
                 Ok(Some(WorkerMessage { kind: Some(Kind::Goodbye(bye)) })) => break (sentence(bye.reason), true),
+                Ok(Some(WorkerMessage { kind: Some(Kind::Heartbeat(beat)) })) if !self.leave.holds(&beat.token) => {
+                    let reason = "its token was taken back".to_owned();
+                    let _gone = self.outbox.send(Err(Status::unauthenticated(reason.clone())));
+                    break (reason, false);
+                }
                 Ok(Some(WorkerMessage { kind: Some(kind) })) => self.take(kind),
                 Ok(Some(WorkerMessage { kind: None })) => {}
                 Ok(None) => break ("its stream ended".to_owned(), false),

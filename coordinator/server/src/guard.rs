@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use futures::future::Either;
 use r2o_transport::Peer;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::server::NamedService;
@@ -41,11 +42,18 @@ where
         self.service.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let peer = request.extensions().get::<Peer>().cloned();
+        if peer.as_ref().is_some_and(|peer| !peer.standing.may_ask()) {
+            let status =
+                Status::resource_exhausted("too many requests on one connection: ask at most 2,000 times a second");
+            return Either::Right(ready(Ok(status.into_http())));
+        }
         let authorization = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
         match self.tokens.check(request.uri().path(), authorization) {
-            Ok(()) => {
-                if let Some(peer) = request.extensions().get::<Peer>() {
+            Ok(shown) => {
+                request.extensions_mut().insert(shown);
+                if let Some(peer) = peer {
                     peer.standing.let_in();
                 }
                 Either::Left(self.service.call(request))

@@ -25,6 +25,7 @@ mod lead;
 mod limits;
 mod metrics;
 mod options;
+mod page;
 mod recorder;
 mod rendezvous;
 mod scribe;

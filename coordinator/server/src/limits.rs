@@ -16,6 +16,10 @@ pub(crate) const KEY_BYTES: usize = 1 << 10;
 pub(crate) const RENDEZVOUS_MESSAGE_BYTES: usize = 4 << 20;
 /// Bytes that the rendezvous keeps for one generation.
 pub(crate) const ROOM_BYTES: usize = 256 << 20;
+/// Streams that one connection may have open: a session, and what groups wait for at the rendezvous.
+pub(crate) const STREAMS: u32 = 1_024;
+/// Jobs that have not ended.
+pub(crate) const JOBS: usize = 10_000;
 /// Bytes of a name that a worker gives itself.
 const NAME_BYTES: usize = 128;
 /// Bytes of a sentence of a worker's that is kept or shown; what is longer is cut.

@@ -32,6 +32,8 @@ pub struct Options {
     pub standby: bool,
     /// The file of tokens that are served; `None`: everybody is.
     pub tokens: Option<PathBuf>,
+    /// How long a worker whose token was taken back may take to show another.
+    pub token_grace: Duration,
     /// Where this coordinator's clock begins: the system's, except in tests of clocks that are wrong.
     pub clock: SystemTime,
     /// Journal records after which one repeats them all, and they are deleted.
@@ -54,6 +56,7 @@ impl Options {
             flush: Duration::from_secs(5),
             standby: false,
             tokens: None,
+            token_grace: Duration::from_secs(10),
             clock: SystemTime::now(),
             compact_after: 1_000,
         }

@@ -29,6 +29,7 @@ use crate::lead::{self, Lead};
 use crate::limits;
 use crate::metrics::{Metrics, Shown};
 use crate::options::Options;
+use crate::page::{self, Door};
 use crate::rendezvous::Rooms;
 use crate::scribe::Scribe;
 use crate::tokens::{Tokens, TokensError};
@@ -225,9 +226,12 @@ async fn serve(
     };
     let shown =
         Shown { metrics: doors.metrics.clone(), board: board.clone(), mailbox: mailbox.clone(), tls: doors.tls };
-    doors.pages.open(guarded(shown.page(), &tokens));
     let jobs = JobsService { mailbox: mailbox.clone(), board: board.clone(), state, stop: stop.clone() };
-    let fleet = FleetService { mailbox: mailbox.clone(), board, stop: stop.clone() };
+    let loopback = options.web.is_some_and(|address| address.ip().is_loopback());
+    let door = Door { tokens: tokens.clone(), tls: options.tls.is_some(), loopback };
+    doors.pages.open(guarded(shown.page(), &tokens).merge(page::router(jobs.clone(), door)));
+    let leave = (tokens.clone(), options.token_grace);
+    let fleet = FleetService { mailbox: mailbox.clone(), board, leave, stop: stop.clone() };
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<JobsServer<JobsService>>().await;
     health.set_serving::<FleetServer<FleetService>>().await;
@@ -235,6 +239,7 @@ async fn serve(
     let rendezvous_server = RendezvousServer::new(rooms).max_decoding_message_size(limits::RENDEZVOUS_MESSAGE_BYTES);
     let jobs_server = JobsServer::new(jobs).max_decoding_message_size(limits::JOBS_MESSAGE_BYTES);
     let server = Server::builder()
+        .max_concurrent_streams(Some(limits::STREAMS))
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_EVERY))
         .add_service(health_server)

@@ -28,7 +28,8 @@ impl Role {
     const ALL: [(&'static str, Self); 4] =
         [("worker", Self::Worker), ("reader", Self::Reader), ("submitter", Self::Submitter), ("admin", Self::Admin)];
 
-    fn may(self, needed: Self) -> bool {
+    /// Whether it may do what `needed` is for.
+    pub(crate) fn may(self, needed: Self) -> bool {
         self == needed || self == Self::Admin || (self == Self::Submitter && needed == Self::Reader)
     }
 }
@@ -60,6 +61,17 @@ pub struct TokensError {
     reason: String,
 }
 
+/// The token that a request showed, as a hash; `None`: none was asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Shown(Option<blake3::Hash>);
+
+impl Shown {
+    /// A token itself.
+    pub(crate) fn token(token: &str) -> Self {
+        Self(Some(blake3::hash(token.trim().as_bytes())))
+    }
+}
+
 /// The tokens that a coordinator takes; without a file it serves everybody. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tokens(Option<Arc<File>>);
@@ -88,30 +100,47 @@ impl Tokens {
         Ok(Self(Some(Arc::new(File { path: path.to_owned(), known }))))
     }
 
+    /// Whether everybody is served.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The role of a token by its hash; `None`: it is not known.
+    pub(crate) fn role(&self, token: blake3::Hash) -> Option<Role> {
+        self.0.as_ref()?.role(token)
+    }
+
     /// Whether a request may be served, by its path and its `authorization`.
-    pub(crate) fn check(&self, path: &str, authorization: Option<&[u8]>) -> Result<(), Status> {
-        let Some(needed) = needed(path) else { return Ok(()) };
+    pub(crate) fn check(&self, path: &str, authorization: Option<&[u8]>) -> Result<Shown, Status> {
+        let Some(needed) = needed(path) else { return Ok(Shown(None)) };
         self.allow(needed, path.trim_start_matches('/').trim_start_matches("r2o.v1."), authorization)
     }
 
     /// Whether whoever shows this `authorization` may look at jobs and workers.
-    pub(crate) fn may_read(&self, authorization: Option<&[u8]>) -> Result<(), Status> {
+    pub(crate) fn may_read(&self, authorization: Option<&[u8]>) -> Result<Shown, Status> {
         self.allow(Role::Reader, "pages", authorization)
     }
 
-    fn allow(&self, needed: Role, what: &str, authorization: Option<&[u8]>) -> Result<(), Status> {
-        let Some(file) = &self.0 else { return Ok(()) };
+    /// Whether a worker that showed this is still served; without a file everybody is.
+    pub(crate) fn serve_worker(&self, shown: Shown) -> bool {
+        let Some(file) = &self.0 else { return true };
+        shown.0.and_then(|hash| file.role(hash)).is_some_and(|role| role.may(Role::Worker))
+    }
+
+    fn allow(&self, needed: Role, what: &str, authorization: Option<&[u8]>) -> Result<Shown, Status> {
+        let Some(file) = &self.0 else { return Ok(Shown(None)) };
         let Some(authorization) = authorization else {
             return Err(Status::unauthenticated(
                 "this coordinator asks for a token: give --token-file FILE, or set R2O_TOKEN_FILE",
             ));
         };
         let token = authorization.strip_prefix(b"Bearer ").unwrap_or_default().trim_ascii();
-        let role = file.role(blake3::hash(token)).ok_or_else(|| {
+        let hash = blake3::hash(token);
+        let role = file.role(hash).ok_or_else(|| {
             Status::unauthenticated("the coordinator does not know this token: ask its administrator for another")
         })?;
         if role.may(needed) {
-            return Ok(());
+            return Ok(Shown(Some(hash)));
         }
         Err(Status::permission_denied(format!(
             "a token of role {role} may not call {what}: use one of role {needed} or admin"

@@ -23,7 +23,7 @@ async fn guard(
 ) -> Response {
     let authorization = request.headers().get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes);
     match tokens.may_read(authorization) {
-        Ok(()) => {
+        Ok(_) => {
             peer.standing.let_in();
             next.run(request).await
         }

@@ -13,6 +13,10 @@ mod journal;
 mod kit;
 #[path = "it/life.rs"]
 mod life;
+#[path = "it/metrics.rs"]
+mod metrics;
+#[path = "it/page.rs"]
+mod page;
 #[path = "it/refusals.rs"]
 mod refusals;
 #[path = "it/rendezvous.rs"]

@@ -1,15 +1,17 @@
-//! `data pack` and `data inspect`.
+//! `data pack`, `data inspect` and `data bench`.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use r2o_data::DataError;
+use r2o_data::bench::{BenchOptions, BenchReport, bench};
 use r2o_data::inspect::{InspectReport, inspect};
 use r2o_data::pack::{PackError, PackOptions, PackSummary, Progress, pack};
+use r2o_data::{DataError, Dataset};
 use r2o_storage::shard::SetError;
 use serde::Serialize;
 
-use crate::cli::{Data, Pack};
+use crate::cli::{Data, DataBench, Pack};
 use crate::error::{CliError, Exit, exit_of_storage};
 use crate::format::{bytes, count};
 use crate::output::Output;
@@ -24,6 +26,7 @@ pub(super) async fn run(command: Data, output: &mut Output) -> Result<(), CliErr
     match command {
         Data::Pack(args) => run_pack(args, output).await,
         Data::Inspect { url } => run_inspect(&url, output).await,
+        Data::Bench(args) => run_bench(args, output).await,
     }
 }
 
@@ -153,7 +156,7 @@ fn pack_error(e: PackError, source: &str, out: &str) -> CliError {
 }
 
 async fn run_inspect(url: &str, output: &mut Output) -> Result<(), CliError> {
-    let report = inspect(url).await.map_err(|e| inspect_error(e, url))?;
+    let report = inspect(url).await.map_err(|e| read_error(e, url, "inspect"))?;
     output.result(&report, |wide| inspect_text(&report, wide))?;
     if report.bad.is_empty() {
         return Ok(());
@@ -162,13 +165,13 @@ async fn run_inspect(url: &str, output: &mut Output) -> Result<(), CliError> {
         .advice("`r2octl data pack` with the same source mends it"))
 }
 
-fn inspect_error(e: DataError, url: &str) -> CliError {
+fn read_error(e: DataError, url: &str, verb: &str) -> CliError {
     let exit = match &e {
         DataError::Set(SetError::Missing { .. }) => Exit::NotFound,
         DataError::Storage(e) | DataError::Set(SetError::Storage(e)) => exit_of_storage(e),
         _ => Exit::Refused,
     };
-    CliError::new(exit, format!("cannot inspect the data set {url}")).because(e)
+    CliError::new(exit, format!("cannot {verb} the data set {url}")).because(e)
 }
 
 fn inspect_text(r: &InspectReport, wide: bool) -> String {
@@ -194,4 +197,45 @@ fn inspect_text(r: &InspectReport, wide: bool) -> String {
         text += &format!("\n\n{}", some(&r.bad, BAD_SHOWN));
     }
     text
+}
+
+async fn run_bench(args: DataBench, output: &mut Output) -> Result<(), CliError> {
+    let url = args.url.clone();
+    let failed = |e| read_error(e, &url, "measure");
+    let dataset = Dataset::open(&args.url).await.map_err(failed)?;
+    let options = BenchOptions {
+        image_size: args.image_size,
+        segments: args.segments,
+        threads: args.threads,
+        time: Duration::from_secs(args.seconds),
+        gpu_rate: args.gpu_rate,
+    };
+    let measured = tokio::task::spawn_blocking(move || bench(dataset, &options)).await;
+    let report = measured
+        .map_err(|e| CliError::failure(format!("measuring {} broke off", args.url)).because(e))?
+        .map_err(failed)?;
+    output.result(&report, |_| bench_text(&report))
+}
+
+fn bench_text(r: &BenchReport) -> String {
+    let mut rows: Vec<(&str, String)> = vec![
+        ("data set", r.url.clone()),
+        ("decoder", r.decoder.to_owned()),
+        ("images", format!("{} in {:.1} s on {}", r.images, r.seconds, count(r.threads, "thread"))),
+        ("rate", format!("{:.0} images/s, {:.0} a core", r.images_per_second, r.images_per_second_per_core)),
+    ];
+    for stage in &r.stages {
+        let alone = stage.images_per_second_per_core.map_or("-".to_owned(), |rate| format!("{rate:.0} images/s/core"));
+        rows.push((stage.stage, format!("{:.3} ms an image, {alone}", stage.milliseconds_per_image)));
+    }
+    let skipped: u64 = r.skipped.iter().map(|(_, samples)| samples).sum();
+    rows.extend([
+        ("all stages", format!("{:.0} images/s/core", r.stages_per_second_per_core)),
+        ("read", format!("{}, {} an image", bytes(r.bytes_read), bytes(r.bytes_per_image as u64))),
+        ("in memory", format!("{:.1}% of the chunks that steps needed", 100.0 * r.chunks_in_memory)),
+        ("left out", count(skipped, "sample")),
+        ("limit", r.limit.to_owned()),
+        ("a GPU", format!("of {} images/s needs {:.1} cores", r.gpu_rate, r.cores_for_gpu)),
+    ]);
+    table::facts(&rows)
 }

@@ -23,9 +23,10 @@ struct Submitted {
 }
 
 pub(super) async fn submit(url: &str, args: Submit, output: &mut Output) -> Result<(), CliError> {
-    let text = read(&args.file)?;
+    let file = args.file();
+    let text = read(file)?;
     // Checked here first: the same rules, and all of a file's mistakes at once even when no coordinator runs.
-    let shown = if is_stdin(&args.file) { "the standard input".into() } else { args.file.display().to_string() };
+    let shown = if is_stdin(file) { "the standard input".into() } else { file.display().to_string() };
     TrainJob::parse(&text).and_then(|job| job.validate()).map_err(|e| {
         CliError::refused(format!("{shown} is not a valid job:\n{e}"))
             .advice("`r2octl schema` prints what a job may contain")

@@ -83,7 +83,7 @@ fn jobs_in_lines() {
     imagenet-300  Queued       -    0/400   -      -         -      -  10m00s  3           -           -           waits for 2 workers, 1 is there
     old           Failed    1/12    7/400  24  1.235     85.43      -  10m00s  3           alpha,beta  -
     ");
-    insta::assert_snapshot!(jobs(&[], NOW, false), @"There are no jobs; `r2octl submit -f job.yaml` adds one.");
+    insta::assert_snapshot!(jobs(&[], NOW, false), @"There are no jobs; `r2octl submit job.yaml` adds one.");
 }
 
 #[test]

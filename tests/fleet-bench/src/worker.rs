@@ -101,7 +101,7 @@ impl Worker {
                 },
                 () = due => self.report(),
                 _ = over => self.step_is_over(),
-                _ = beat.tick() => self.say(Kind::Heartbeat(Heartbeat {})),
+                _ = beat.tick() => self.say(Kind::Heartbeat(Heartbeat::default())),
             }
         }
     }

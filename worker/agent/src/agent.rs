@@ -59,6 +59,7 @@ pub(crate) fn run(options: RunOptions) -> ExitCode {
 struct Agent {
     core: Core,
     channel: TokenChannel,
+    token: TokenFile,
     hello: watch::Sender<Hello>,
     events: mpsc::UnboundedSender<Event>,
     outboxes: mpsc::UnboundedSender<Outbox>,
@@ -83,8 +84,8 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         held: None,
         protocol: r2o_proto::PROTOCOL,
     };
-    let channel =
-        TokenFile::new(options.token_file.clone()).on(session::channel(&options.coordinator, options.tls.clone())?);
+    let token = TokenFile::new(options.token_file.clone());
+    let channel = token.clone().on(session::channel(&options.coordinator, options.tls.clone())?);
     let (events, mut event_queue) = mpsc::unbounded_channel();
     let (outboxes, mut outbox_queue) = mpsc::unbounded_channel();
     let metrics = Metrics::default();
@@ -103,6 +104,7 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
     let mut agent = Agent {
         core: Core::new(),
         channel,
+        token,
         hello: watch::Sender::new(hello),
         trainer: Trainer::start(settings, events.clone())?,
         events,
@@ -177,7 +179,8 @@ async fn serve_web(
 impl Agent {
     fn connect(&mut self) {
         self.outbox = None;
-        session::open(self.channel.clone(), self.hello.subscribe(), self.events.clone(), self.outboxes.clone());
+        let (channel, token) = (self.channel.clone(), self.token.clone());
+        session::open(channel, token, self.hello.subscribe(), self.events.clone(), self.outboxes.clone());
     }
 
     fn send(&self, kind: Kind) {

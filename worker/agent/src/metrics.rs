@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::header;
 use axum::routing::get;
-use r2o_data::LoaderCounts;
+use r2o_data::{LoaderStats, Skip, Stage};
 use r2o_proto::v1::{CheckpointPart, Timing};
 use r2o_telemetry::metrics::{CONTENT_TYPE, table};
 use r2o_transport::{Peer, ServerTls};
@@ -24,15 +24,37 @@ pub(crate) fn step(metrics: &Metrics, timings: &[Timing], images: usize) {
     }
 }
 
-/// What the loader did since `before`; gives back what to compare with the next time. Each generation has a loader of its own.
-pub(crate) fn loader(metrics: &Metrics, before: LoaderCounts, now: LoaderCounts) -> LoaderCounts {
-    let since = |now: u64, before: u64| now.saturating_sub(before) as f64;
-    metrics.loader_queue.set(&[], now.ready as f64);
-    metrics.loader_batches.add(&[], since(now.batches, before.batches));
-    metrics.loader_chunks.add(&["cache"], since(now.chunks_cached, before.chunks_cached));
-    metrics.loader_chunks.add(&["store"], since(now.chunks_read, before.chunks_read));
-    metrics.loader_read.add(&[], since(now.bytes_read, before.bytes_read));
-    now
+/// What was counted of a loader. Each generation has a loader of its own, which begins at nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    images: u64,
+    chunks_kept: u64,
+    chunks_read: u64,
+    bytes_read: u64,
+    nanoseconds: [u64; Stage::ALL.len()],
+    skipped: [u64; Skip::ALL.len()],
+}
+
+impl Loaded {
+    /// Counts what the loader did since the last time.
+    pub(crate) fn count(&mut self, metrics: &Metrics, ready: usize, stats: &LoaderStats) {
+        metrics.loader_queue.set(&[], ready as f64);
+        metrics.loader_images.add(&[], since(&mut self.images, stats.images()));
+        metrics.loader_chunks.add(&["memory"], since(&mut self.chunks_kept, stats.chunks_kept()));
+        metrics.loader_chunks.add(&["store"], since(&mut self.chunks_read, stats.chunks_read()));
+        metrics.loader_read.add(&[], since(&mut self.bytes_read, stats.bytes_read()));
+        for (stage, before) in Stage::ALL.into_iter().zip(&mut self.nanoseconds) {
+            let seconds = since(before, stats.nanoseconds(stage)) / 1e9;
+            metrics.loader_stages.add(&[stage.word()], seconds);
+        }
+        for (skip, before) in Skip::ALL.into_iter().zip(&mut self.skipped) {
+            metrics.loader_skipped.add(&[skip.word()], since(before, stats.skipped(skip)));
+        }
+    }
+}
+
+fn since(before: &mut u64, now: u64) -> f64 {
+    now.saturating_sub(std::mem::replace(before, now)) as f64
 }
 
 /// A share of a checkpoint that was uploaded, or was not.
@@ -60,16 +82,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loader_is_counted_on_from_where_it_was() {
-        let metrics = Metrics::default();
-        let counts = |ready, batches| LoaderCounts { ready, batches, ..LoaderCounts::default() };
-        let before = loader(&metrics, LoaderCounts::default(), counts(2, 3));
-        loader(&metrics, before, counts(1, 5));
-        let text = metrics.registry().text();
-        assert!(
-            text.contains("r2o_loader_batches_total 5.0") && text.contains("r2o_loader_queue_batches 1.0"),
-            "{text}"
-        );
+    fn a_counter_is_counted_on_from_where_it_was() {
+        let mut before = 3;
+        assert_eq!((since(&mut before, 5), since(&mut before, 5), before), (2.0, 0.0, 5));
+    }
+
+    #[test]
+    fn words_of_the_loader_are_declared() {
+        assert_eq!(Stage::ALL.map(Stage::word), table::STAGES);
+        assert_eq!(Skip::ALL.map(Skip::word), table::SKIPS);
     }
 
     #[test]

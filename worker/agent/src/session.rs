@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use r2o_proto::token::TokenChannel;
+use r2o_proto::token::{TokenChannel, TokenFile};
 use r2o_proto::v1::coordinator_message::Kind as From;
 use r2o_proto::v1::fleet_client::FleetClient;
 use r2o_proto::v1::worker_message::Kind;
@@ -53,6 +53,7 @@ impl Outbox {
 /// The outbox is handed over before [`Event::Connected`] is sent.
 pub(crate) fn open(
     channel: TokenChannel,
+    token: TokenFile,
     hello: watch::Receiver<Hello>,
     events: mpsc::UnboundedSender<Event>,
     outboxes: mpsc::UnboundedSender<Outbox>,
@@ -65,7 +66,7 @@ pub(crate) fn open(
             retry.tick().await;
             // What is held changes while the coordinator is away: granted steps are computed all the same.
             let now = hello.borrow().clone();
-            match run(channel.clone(), now, &events, &outboxes).await {
+            match run(channel.clone(), &token, now, &events, &outboxes).await {
                 Ok(Served::Yes) => break,
                 Ok(Served::No) => {}
                 Err(error) if !said => {
@@ -87,11 +88,13 @@ enum Served {
 
 async fn run(
     channel: TokenChannel,
+    token: &TokenFile,
     hello: Hello,
     events: &mpsc::UnboundedSender<Event>,
     outboxes: &mpsc::UnboundedSender<Outbox>,
 ) -> Result<Served> {
     let (sender, receiver) = mpsc::unbounded_channel();
+    let mut shown = token.token();
     sender.send(wire::message(Kind::Hello(hello))).context("the stream closed before the first message")?;
     let mut client = FleetClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let mut incoming = match client.session(UnboundedReceiverStream::new(receiver)).await {
@@ -120,7 +123,11 @@ async fn run(
     loop {
         tokio::select! {
             _ = beat.tick() => {
-                if sender.send(wire::message(Kind::Heartbeat(Heartbeat {}))).is_err() {
+                // The stream outlives the token that it was opened with.
+                let token = token.token().filter(|token| shown.as_ref() != Some(token));
+                shown = token.clone().or(shown);
+                let heartbeat = Heartbeat { token: token.unwrap_or_default() };
+                if sender.send(wire::message(Kind::Heartbeat(heartbeat))).is_err() {
                     return Ok(Served::Yes);
                 }
             }

@@ -3,16 +3,19 @@
 //! Random resized crop and flip, colour jitter, grey, blur and, in the second view, solarisation, with torchvision's
 //! distributions. All draws of a view are made first and in a fixed order, so that no draw depends on what another caused.
 
+mod blur;
 mod colour;
 mod crop;
+#[cfg(test)]
+mod tests;
 
 use r2o_types::Keyed;
 
-use crate::decode::Picture;
-use crate::error::DecodeError;
-use crate::resize::{Crop, Scaler};
+use crate::decode::{Canvas, Decoder};
+use crate::resize::{Crop, Scaler, bytes};
+use crate::simd::Level;
 
-use colour::{Jitter, blur, grey, solarise};
+use colour::{Jitter, Look, Paint};
 
 /// One of the two augmented views.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +33,7 @@ pub(crate) struct Recipe {
     /// y0, x0, y1, x1 in [0, 1] of the raw image.
     pub(crate) corners: [f32; 4],
     pub(crate) flip: bool,
-    jitter: Option<Jitter>,
-    grey: bool,
-    blur: Option<f64>,
-    solarise: bool,
+    look: Look,
 }
 
 const JITTER: f64 = 0.8;
@@ -57,93 +57,76 @@ impl Recipe {
         let blurred = keyed.uniform() < blur_chance;
         let sigma = keyed.uniform_in(SIGMA[0], SIGMA[1]);
         let solarise = keyed.uniform() < solarise_chance;
-        let (w, h) = (f64::from(width), f64::from(height));
-        let corners =
-            [crop.top / h, crop.left / w, (crop.top + crop.height) / h, (crop.left + crop.width) / w].map(|c| c as f32);
-        Self { crop, corners, flip, jitter: jittered.then_some(jitter), grey, blur: blurred.then_some(sigma), solarise }
+        let part = |pixels: u32, of: u32| (f64::from(pixels) / f64::from(of)) as f32;
+        let (bottom, right) = (crop.top + crop.height, crop.left + crop.width);
+        let corners = [part(crop.top, height), part(crop.left, width), part(bottom, height), part(right, width)];
+        let look = Look { jitter: jittered.then_some(jitter), grey, blur: blurred.then_some(sigma), solarise };
+        Self { crop, corners, flip, look }
     }
 }
 
-/// Buffers of one decoding thread.
+/// One thread's decoder and buffers, used for one picture after another.
 pub(crate) struct Studio {
-    pub(crate) scaler: Scaler,
+    pub(crate) level: Level,
+    pub(crate) decoder: Decoder,
+    scaler: Scaler,
+    planes: Vec<f32>,
     rgb: Vec<u8>,
-    scratch: Vec<f32>,
+    line: Vec<f32>,
 }
 
 impl Studio {
     pub(crate) fn new() -> Self {
-        Self { scaler: Scaler::new(), rgb: Vec::new(), scratch: Vec::new() }
+        Self::with_level(Level::best())
     }
 
-    /// The whole picture resized to `side` x `side`, as bytes for SLIC and as normalised planes in `out`.
-    pub(crate) fn raw(&mut self, picture: &Picture, side: u32, out: &mut [f32]) -> Result<&[u8], DecodeError> {
-        self.scaler.square(picture, Crop::whole(picture), side, &mut self.rgb)?;
-        colour::planes(&self.rgb, side as usize, false, out);
-        colour::normalise(out);
-        Ok(&self.rgb)
+    pub(crate) fn with_level(level: Level) -> Self {
+        Self {
+            level,
+            decoder: Decoder::new(),
+            scaler: Scaler::default(),
+            planes: Vec::new(),
+            rgb: Vec::new(),
+            line: Vec::new(),
+        }
     }
 
-    /// A view as normalised planes (3, side, side) in `out`.
-    pub(crate) fn view(
-        &mut self,
-        picture: &Picture,
-        recipe: &Recipe,
-        side: u32,
-        out: &mut [f32],
-    ) -> Result<(), DecodeError> {
-        self.scaler.square(picture, recipe.crop, side, &mut self.rgb)?;
-        colour::planes(&self.rgb, side as usize, recipe.flip, out);
-        if let Some(jitter) = &recipe.jitter {
-            jitter.apply(out);
-        }
-        if recipe.grey {
-            grey(out);
-        }
-        if let Some(sigma) = recipe.blur {
-            blur(out, side as usize, sigma, &mut self.scratch);
-        }
-        if recipe.solarise {
-            solarise(out);
-        }
-        colour::normalise(out);
-        Ok(())
+    /// The stages after decoding, on the picture that the decoder holds.
+    pub(crate) fn easel(&mut self) -> Easel<'_> {
+        let Self { level, decoder, scaler, planes, rgb, line } = self;
+        Easel { level: *level, canvas: decoder.canvas(), scaler, planes, rgb, line }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A decoded picture with the buffers for its views.
+pub(crate) struct Easel<'a> {
+    level: Level,
+    pub(crate) canvas: &'a Canvas,
+    scaler: &'a mut Scaler,
+    planes: &'a mut Vec<f32>,
+    rgb: &'a mut Vec<u8>,
+    line: &'a mut Vec<f32>,
+}
 
-    #[test]
-    fn a_recipe_is_a_function_of_its_key() {
-        let draw = |epoch, sample, view| Recipe::draw(1, epoch, sample, view, 300, 200);
-        assert_eq!(draw(2, 3, View::First), draw(2, 3, View::First));
-        assert_ne!(draw(2, 3, View::First), draw(2, 3, View::Second));
-        assert_ne!(draw(2, 3, View::First), draw(2, 4, View::First));
-        assert_ne!(draw(2, 3, View::First), draw(3, 3, View::First));
+impl Easel<'_> {
+    /// Resizes the crop to `side` x `side`; [`Easel::paint`] and [`Easel::rgb`] go on from there.
+    pub(crate) fn resize(&mut self, crop: Crop, mirrored: bool, side: u32) {
+        let side = side as usize;
+        self.planes.resize(3 * side * side, 0.0);
+        self.level.run(self.scaler.prepare(self.canvas, crop, side, mirrored, self.planes));
     }
 
-    #[test]
-    fn chances_are_those_of_the_method() {
-        let recipes = |view| (0..4000).map(move |sample| Recipe::draw(0, 0, sample, view, 300, 200));
-        let share = |view, holds: fn(&Recipe) -> bool| recipes(view).filter(holds).count() as f64 / 4000.0;
-        let close = |found: f64, wanted: f64| assert!((found - wanted).abs() < 0.03, "{found} is not {wanted}");
-        close(share(View::First, |r| r.flip), 0.5);
-        close(share(View::First, |r| r.jitter.is_some()), 0.8);
-        close(share(View::First, |r| r.grey), 0.2);
-        close(share(View::First, |r| r.blur.is_some()), 1.0);
-        close(share(View::First, |r| r.solarise), 0.0);
-        close(share(View::Second, |r| r.blur.is_some()), 0.1);
-        close(share(View::Second, |r| r.solarise), 0.2);
+    /// The resized picture as RGB bytes, row-major.
+    pub(crate) fn rgb(&mut self) -> &[u8] {
+        bytes(self.planes, self.rgb);
+        self.rgb
     }
 
-    #[test]
-    fn the_corners_are_the_crop_in_the_unit_square() {
-        for sample in 0..500 {
-            let recipe = Recipe::draw(0, 0, sample, View::First, 320, 180);
-            let [y0, x0, y1, x1] = recipe.corners;
-            assert!(0.0 <= y0 && y0 < y1 && y1 <= 1.0 && 0.0 <= x0 && x0 < x1 && x1 <= 1.0, "{:?}", recipe.corners);
-        }
+    /// The resized picture as normalised planes (3, side, side) in `out`, in the colours of `recipe` where there is one. Uses
+    /// it up.
+    pub(crate) fn paint(&mut self, recipe: Option<&Recipe>, side: u32, out: &mut [f32]) {
+        let plain = Look::default();
+        let look = recipe.map_or(&plain, |recipe| &recipe.look);
+        self.level.run(Paint { look, side: side as usize, planes: self.planes, line: self.line, out });
     }
 }

@@ -1,6 +1,8 @@
 //! A batch: the images of a worker's lanes for one step, in plain memory.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use r2o_types::Prior;
@@ -9,10 +11,13 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
+use crate::pool::{Buffers, Home, Pool};
 use crate::prior::PriorSource;
-use crate::sample::{Setting, Slot};
+use crate::sample::{Setting, Slot, skip_of};
+use crate::stats::{LoaderStats, Stage};
 
-/// The images of all local lanes for one step, lane-major: N = lanes * samples per lane.
+/// The images of all local lanes for one step, lane-major: N = lanes * samples per lane. Dropping it gives its buffers to a
+/// later batch of the same loader.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// 0-based step of the run.
@@ -49,6 +54,16 @@ pub struct Batch {
     pub first_positions: Vec<u64>,
     /// Per lane, when audited: XXH3 of raw, view 1 and view 2. Empty otherwise.
     pub pixel_digests: Vec<u64>,
+    /// Where the buffers go in the end.
+    pub(crate) home: Home,
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let take = std::mem::take::<Vec<f32>>;
+        let (raw, view1, view2) = (take(&mut self.raw), take(&mut self.view1), take(&mut self.view2));
+        self.home.give_back(Buffers { raw, view1, view2, prior: std::mem::take(&mut self.prior) });
+    }
 }
 
 /// Which samples a batch holds.
@@ -69,6 +84,8 @@ pub(crate) struct Making {
     pub(crate) side: u32,
     pub(crate) prior: PriorSource,
     pub(crate) audit: bool,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) stats: Arc<LoaderStats>,
 }
 
 /// Chunks by their number in the set.
@@ -77,18 +94,21 @@ pub(crate) type Chunks = HashMap<usize, Bytes>;
 impl Batch {
     /// Decodes and augments, on the current rayon pool.
     pub(crate) fn make(dataset: &Dataset, order: Order, making: &Making, chunks: &Chunks) -> Result<Self, DataError> {
+        let start = Instant::now();
         let (n, side) = (order.samples.len(), making.side as usize);
-        let (pixels, values) = (side * side, 3 * side * side);
+        let pixels = side * side;
+        let (mut buffers, home) = making.pool.take(n, pixels);
+        let take = std::mem::take::<Vec<f32>>;
         let mut batch = Self {
             step: order.step,
             epoch: order.epoch,
             step_in_epoch: order.step_in_epoch,
             images: n,
             size: making.side,
-            raw: vec![0.0; n * values],
-            view1: vec![0.0; n * values],
-            view2: vec![0.0; n * values],
-            prior: vec![0; n * pixels],
+            raw: take(&mut buffers.raw),
+            view1: take(&mut buffers.view1),
+            view2: take(&mut buffers.view2),
+            prior: buffers.prior,
             boxes1: vec![0.0; n * 4],
             boxes2: vec![0.0; n * 4],
             flips1: vec![false; n],
@@ -97,17 +117,37 @@ impl Batch {
             lanes: order.lanes,
             first_positions: order.first_positions,
             pixel_digests: Vec::new(),
+            home,
         };
-        let setting =
-            Setting { dataset, seed: making.seed, epoch: order.epoch, side: making.side, prior: &making.prior };
-        batch.slots(pixels).into_par_iter().try_for_each(|mut slot| {
-            let chunk = dataset.locate(slot.sample)?.chunk;
-            let bytes = chunks.get(&chunk).ok_or(DataError::Lost { step: order.step })?;
-            setting.fill(&mut slot, bytes)
+        let (stats, lanes) = (&*making.stats, batch.lanes.len().max(1));
+        let (seed, epoch, prior) = (making.seed, order.epoch, &making.prior);
+        let setting = Setting { dataset, seed, epoch, side: making.side, prior, stats };
+        let chunk_of = |sample: u64| {
+            let chunk = dataset.locate(sample)?.chunk;
+            chunks.get(&chunk).ok_or(DataError::Lost { step: order.step })
+        };
+        let lost = Mutex::new(Vec::new());
+        let mut slots = batch.slots(pixels);
+        stats.spent(Stage::Assemble, start);
+        slots.par_iter_mut().enumerate().try_for_each(|(number, slot)| {
+            match setting.fill(slot, chunk_of(slot.sample)?) {
+                Err(error) if skip_of(&error).is_some() => {
+                    lost.lock().unwrap_or_else(PoisonError::into_inner).push((number, error));
+                    Ok(())
+                }
+                done => done,
+            }
         })?;
-        if making.audit {
-            batch.digest(values);
+        let start = Instant::now();
+        let lost = lost.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if !lost.is_empty() {
+            substitute(&setting, &mut slots, n / lanes, lost, chunk_of)?;
         }
+        drop(slots);
+        if making.audit {
+            batch.digest(3 * pixels);
+        }
+        stats.spent(Stage::Assemble, start);
         Ok(batch)
     }
 
@@ -155,6 +195,39 @@ impl Batch {
     }
 }
 
+/// Fills the slots of samples that cannot be decoded with those that follow in their lane, augmented by the lost samples'
+/// keys: so what a lane trains on depends on its samples alone, on any fleet. Each is named in the log and counted.
+///
+/// # Errors
+/// When half of a lane's samples or more are lost, the first of them: then the set is at fault.
+fn substitute<'a>(
+    setting: &Setting<'_>,
+    slots: &mut [Slot<'_>],
+    per_lane: usize,
+    mut lost: Vec<(usize, DataError)>,
+    chunk_of: impl Fn(u64) -> Result<&'a Bytes, DataError>,
+) -> Result<(), DataError> {
+    lost.sort_by_key(|(number, _)| *number);
+    let numbers: Vec<usize> = lost.iter().map(|(number, _)| *number).collect();
+    for (number, error) in lost {
+        let lane = number / per_lane * per_lane..(number / per_lane + 1) * per_lane;
+        let gone = numbers.iter().filter(|other| lane.contains(other)).count();
+        let next = (1..per_lane)
+            .map(|step| lane.start + (number - lane.start + step) % per_lane)
+            .find(|candidate| !numbers.contains(candidate));
+        let (Some(next), false) = (next, 2 * gone >= per_lane) else { return Err(error) };
+        let from = slots[next].sample;
+        if let Some(reason) = skip_of(&error) {
+            setting.stats.skip(reason);
+            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            let (sample, reason) = (slots[number].sample, reason.word());
+            tracing::warn!(sample, from, reason, "{error}: {source}; another sample of its lane takes its place");
+        }
+        setting.fill_from(&mut slots[number], from, chunk_of(from)?)?;
+    }
+    Ok(())
+}
+
 /// Reads the chunks of some samples, each once.
 pub(crate) async fn fetch(dataset: &Dataset, samples: &[u64]) -> Result<Chunks, DataError> {
     let mut chunks = Chunks::new();
@@ -180,12 +253,13 @@ pub fn probe(
 ) -> Result<Batch, DataError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DataError::Threads)?;
     let chunks = runtime.block_on(fetch(dataset, samples))?;
-    let packed = dataset.prior();
     let making = Making {
         seed,
         side: image_size,
-        prior: PriorSource::choose(prior, packed.segments, packed.size),
+        prior: PriorSource::choose(prior, dataset.binding()),
         audit: false,
+        pool: Pool::new(1),
+        stats: Arc::default(),
     };
     let order = Order {
         step: 0,

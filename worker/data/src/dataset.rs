@@ -7,6 +7,7 @@ use r2o_storage::shard::{self, PackedPrior, SampleEntry, SetIndex, ShardIndex};
 use r2o_types::ChunkRef;
 
 use crate::error::DataError;
+use crate::labels::Binding;
 
 /// Shard indexes that are read at a time.
 const CONCURRENT_READS: usize = 16;
@@ -75,6 +76,11 @@ impl Dataset {
     #[must_use]
     pub fn prior(&self) -> &PackedPrior {
         &self.set.prior
+    }
+
+    /// What ties the stored label maps to their images.
+    pub(crate) fn binding(&self) -> Binding {
+        binding(&self.set)
     }
 
     /// Names of the labels.
@@ -150,6 +156,14 @@ impl Dataset {
         }
         Ok(bytes)
     }
+}
+
+/// What ties a set's label maps to their images.
+pub(crate) fn binding(set: &SetIndex) -> Binding {
+    let PackedPrior { segments, size, definition } = &set.prior;
+    // After the `#` stands the pack, which says nothing of the maps.
+    let definition = definition.split('#').next().unwrap_or_default().to_owned();
+    Binding { definition, segments: *segments, size: *size, format: set.format }
 }
 
 /// Where a sample lies.

@@ -23,6 +23,14 @@ pub enum DecodeError {
         /// Most pixels that are decoded.
         max: u64,
     },
+    /// The file is longer than any image that is read.
+    #[error("the file has {bytes} bytes, at most {max} are read")]
+    TooLong {
+        /// Bytes.
+        bytes: u64,
+        /// Most bytes that are read.
+        max: u64,
+    },
     /// The decoder gave up.
     #[error("{0}")]
     Broken(String),
@@ -78,7 +86,7 @@ pub enum DataError {
         found: u64,
     },
     /// A sample has no label map though the job's prior needs it.
-    #[error("sample {key} of shard {shard} has no label map (KEY.slic.png): pack the set {url} again")]
+    #[error("sample {key} of shard {shard} has no label map (KEY.slic): pack the set {url} again")]
     NoPrior {
         /// The set.
         url: String,
@@ -87,7 +95,7 @@ pub enum DataError {
         /// The sample.
         key: String,
     },
-    /// A sample's image or label map cannot be decoded.
+    /// A sample's image or label map cannot be decoded, and so cannot most others of its lane.
     #[error("sample {key} of shard {shard}: its {member} cannot be decoded; see `r2octl data inspect {url}`")]
     Decode {
         /// The set.

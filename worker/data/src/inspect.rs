@@ -3,9 +3,10 @@
 use r2o_storage::shard::{self, SampleEntry, SetIndex, ShardEntry};
 use serde::Serialize;
 
-use crate::decode::decode;
+use crate::dataset::binding;
+use crate::decode::Decoder;
 use crate::error::DataError;
-use crate::prior::label_map;
+use crate::labels::{Binding, Maps};
 
 /// What is in a set, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -100,6 +101,7 @@ async fn shard_of(store: &r2o_storage::Store, set: &SetIndex, entry: &ShardEntry
     } else if blake3::hash(&bytes).to_hex().as_str() != entry.blake3 {
         report.bad.push(format!("{url} does not match its checksum"));
     }
+    let mut checker = Checker { decoder: Decoder::new(), maps: Maps::new(), binding: binding(set), labels: Vec::new() };
     let mut first = 0;
     for (number, chunk) in entry.chunks.iter().enumerate() {
         let samples = &index.samples[first..first + chunk.samples as usize];
@@ -108,7 +110,7 @@ async fn shard_of(store: &r2o_storage::Store, set: &SetIndex, entry: &ShardEntry
         let intact = bytes.get(range).is_some_and(|b| blake3::hash(b).to_hex().as_str() == chunk.blake3);
         for sample in samples {
             report.count(sample);
-            if let Err(reason) = check(sample, &bytes, set.prior.size) {
+            if let Err(reason) = checker.check(sample, &bytes) {
                 report.bad.push(format!("sample {} of {url}: {reason}", sample.key));
             }
         }
@@ -130,15 +132,26 @@ impl InspectReport {
     }
 }
 
-fn check(sample: &SampleEntry, bytes: &[u8], size: u32) -> Result<(), String> {
-    let member = |m: shard::Member| bytes.get(m.offset as usize..(m.offset + m.bytes) as usize);
-    let image = member(sample.image).ok_or("its image lies beyond the shard's end")?;
-    let picture = decode(image).map_err(|e| format!("its image cannot be decoded: {e}"))?;
-    if (picture.width, picture.height) != (sample.width, sample.height) {
-        return Err(format!("its image is {} x {} pixels, the index says otherwise", picture.width, picture.height));
+/// Decodes samples with buffers of its own.
+struct Checker {
+    decoder: Decoder,
+    maps: Maps,
+    binding: Binding,
+    labels: Vec<u8>,
+}
+
+impl Checker {
+    fn check(&mut self, sample: &SampleEntry, bytes: &[u8]) -> Result<(), String> {
+        let member = |m: shard::Member| bytes.get(m.offset as usize..(m.offset + m.bytes) as usize);
+        let image = member(sample.image).ok_or("its image lies beyond the shard's end")?;
+        let canvas = self.decoder.decode(image).map_err(|e| format!("its image cannot be decoded: {e}"))?;
+        if (canvas.width, canvas.height) != (sample.width, sample.height) {
+            return Err(format!("its image is {} x {} pixels, the index says otherwise", canvas.width, canvas.height));
+        }
+        let prior = sample.prior.ok_or("it has no label map (KEY.slic): pack the set again")?;
+        let prior = member(prior).ok_or("its label map lies beyond the shard's end")?;
+        self.labels.resize((self.binding.size * self.binding.size) as usize, 0);
+        let read = self.maps.read(&self.binding, prior, image, &mut self.labels);
+        read.map_err(|e| format!("its label map cannot be used: {e}"))
     }
-    let prior = sample.prior.ok_or("it has no label map (KEY.slic.png): pack the set again")?;
-    let prior = member(prior).ok_or("its label map lies beyond the shard's end")?;
-    label_map(prior, size).map_err(|e| format!("its label map cannot be decoded: {e}"))?;
-    Ok(())
 }

@@ -2,25 +2,32 @@
 //!
 //! - [`pack`](mod@pack) and [`inspect`](mod@inspect): make a set and prove that it is whole.
 //! - [`Dataset`]: a set's index, and checked reads of its chunks.
+//! - [`bench`]: a loader's rate, stage by stage.
 //! - [`Loader`]: augmented batches of a worker's lanes, step by step, decoded ahead by threads.
 //!
 //! What a step's pixels are depends on (seed, epoch, sample, view) and on nothing else.
 
 mod augment;
 mod batch;
+pub mod bench;
 mod cache;
 mod dataset;
 mod decode;
 mod error;
 pub mod inspect;
+mod labels;
 mod loader;
 pub mod pack;
+mod pool;
 mod prior;
 mod resize;
 mod sample;
+mod simd;
+mod stats;
 
 pub use batch::{Batch, probe};
 pub use dataset::Dataset;
-pub use decode::{Picture, decode, dimensions};
+pub use decode::{DECODER, FILE_MAX, PIXELS_MAX, Picture, decode, dimensions};
 pub use error::{DataError, DecodeError};
-pub use loader::{Loader, LoaderCounts, LoaderOptions};
+pub use loader::{Loader, LoaderOptions};
+pub use stats::{LoaderStats, Skip, Stage};

@@ -4,7 +4,7 @@
 //! the next step are read. A bounded channel keeps the number of finished batches, and so the memory, small.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use r2o_types::{EpochPlan, Prior, steps_per_epoch};
@@ -14,7 +14,9 @@ use crate::batch::{Batch, Chunks, Making, Order};
 use crate::cache::ChunkCache;
 use crate::dataset::Dataset;
 use crate::error::DataError;
+use crate::pool::Pool;
 use crate::prior::PriorSource;
+use crate::stats::{LoaderStats, Stage};
 
 /// What a loader loads.
 #[derive(Debug, Clone)]
@@ -45,36 +47,12 @@ pub struct LoaderOptions {
     pub audit: bool,
 }
 
-/// What a loader did since it started, and what is ready.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LoaderCounts {
-    /// Batches that wait to be taken.
-    pub ready: usize,
-    /// Batches made.
-    pub batches: u64,
-    /// Chunks that were in memory.
-    pub chunks_cached: u64,
-    /// Chunks that were read from the store.
-    pub chunks_read: u64,
-    /// Their bytes.
-    pub bytes_read: u64,
-}
-
-/// Counted by the loader's thread, read by any.
-#[derive(Debug, Default)]
-struct Counters {
-    batches: AtomicU64,
-    chunks_cached: AtomicU64,
-    chunks_read: AtomicU64,
-    bytes_read: AtomicU64,
-}
-
 /// A running loader. Dropping it ends its threads.
 #[derive(Debug)]
 pub struct Loader {
     batches: Receiver<Result<Batch, DataError>>,
     next_step: u64,
-    counters: Arc<Counters>,
+    stats: Arc<LoaderStats>,
 }
 
 impl Loader {
@@ -96,39 +74,40 @@ impl Loader {
             .map_err(DataError::Threads)?;
         let next_step = options.first_step;
         let prefetch = options.prefetch_steps.max(1);
-        let counters = Arc::new(Counters::default());
-        let walk = Walk::new(options, Arc::clone(&counters))?;
+        let walk = Walk::new(options)?;
+        let stats = Arc::clone(&walk.making.stats);
         let (sender, batches) = bounded(prefetch);
         std::thread::Builder::new()
             .name("loader".to_owned())
             .spawn(move || walk.run(&pool, &runtime, &sender))
             .map_err(DataError::Threads)?;
-        Ok(Self { batches, next_step, counters })
-    }
-
-    /// What it did until now.
-    #[must_use]
-    pub fn counts(&self) -> LoaderCounts {
-        let Counters { batches, chunks_cached, chunks_read, bytes_read } = &*self.counters;
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        LoaderCounts {
-            ready: self.batches.len(),
-            batches: read(batches),
-            chunks_cached: read(chunks_cached),
-            chunks_read: read(chunks_read),
-            bytes_read: read(bytes_read),
-        }
+        Ok(Self { batches, next_step, stats })
     }
 
     /// The batch of the next step; steps go on over all epochs, for ever. Blocks until it is ready.
     ///
     /// # Errors
-    /// When a chunk is missing or damaged, a sample cannot be decoded, or the store fails. The loader has ended then.
+    /// When a chunk is missing or damaged, half of a lane's samples cannot be decoded, or the store fails. The loader has ended
+    /// then.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Batch, DataError> {
+        let start = Instant::now();
         let batch = self.batches.recv().map_err(|_| DataError::Lost { step: self.next_step })??;
+        self.stats.spent(Stage::Wait, start);
         self.next_step = batch.step + 1;
         Ok(batch)
+    }
+
+    /// Batches that wait to be taken.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// What this loader has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Arc<LoaderStats> {
+        Arc::clone(&self.stats)
     }
 }
 
@@ -140,22 +119,23 @@ struct Walk {
     plan: EpochPlan,
     plan_epoch: u64,
     cache: ChunkCache,
-    counters: Arc<Counters>,
 }
 
 impl Walk {
-    fn new(options: LoaderOptions, counters: Arc<Counters>) -> Result<Self, DataError> {
+    fn new(options: LoaderOptions) -> Result<Self, DataError> {
         let steps_per_epoch = steps_per_epoch(options.dataset.samples(), options.total_lanes, options.samples_per_lane);
-        let packed = options.dataset.prior();
         let making = Making {
             seed: options.seed,
             side: options.image_size,
-            prior: PriorSource::choose(&options.prior, packed.segments, packed.size),
+            prior: PriorSource::choose(&options.prior, options.dataset.binding()),
             audit: options.audit,
+            // Those that are ready, one in the making and one that trains.
+            pool: Pool::new(options.prefetch_steps.max(1) + 2),
+            stats: Arc::default(),
         };
         let plan_epoch = options.first_step.checked_div(steps_per_epoch).unwrap_or(0);
         let plan = plan(&options, plan_epoch)?;
-        Ok(Self { making, steps_per_epoch, plan, plan_epoch, cache: ChunkCache::default(), options, counters })
+        Ok(Self { making, steps_per_epoch, plan, plan_epoch, cache: ChunkCache::default(), options })
     }
 
     fn run(mut self, pool: &rayon::ThreadPool, runtime: &Runtime, batches: &Sender<Result<Batch, DataError>>) {
@@ -170,7 +150,6 @@ impl Walk {
             let making = &self.making;
             let made = ready.and_then(|(order, chunks)| pool.install(|| Batch::make(&dataset, order, making, &chunks)));
             let failed = made.is_err();
-            self.counters.batches.fetch_add(u64::from(!failed), Ordering::Relaxed);
             if batches.send(made).is_err() || failed {
                 return;
             }
@@ -201,17 +180,23 @@ impl Walk {
             }
             match self.cache.get(chunk) {
                 Some(bytes) => {
-                    self.counters.chunks_cached.fetch_add(1, Ordering::Relaxed);
+                    self.making.stats.kept();
                     chunks.insert(chunk, bytes);
                 }
                 None => missing.push(chunk),
             }
         }
-        let dataset = Arc::clone(&self.options.dataset);
+        let (dataset, stats) = (Arc::clone(&self.options.dataset), Arc::clone(&self.making.stats));
         let read = async move {
             let reads = missing.into_iter().map(|chunk| {
-                let dataset = &dataset;
-                async move { dataset.read_chunk(chunk).await.map(|bytes| (chunk, bytes)) }
+                let (dataset, stats) = (&dataset, &stats);
+                async move {
+                    let start = Instant::now();
+                    let bytes = dataset.read_chunk(chunk).await?;
+                    stats.spent(Stage::Read, start);
+                    stats.read(bytes.len());
+                    Ok::<_, DataError>((chunk, bytes))
+                }
             });
             futures::future::try_join_all(reads).await
         };
@@ -222,8 +207,6 @@ impl Walk {
         let Reading { order, mut chunks, read } = reading;
         let read = runtime.block_on(read).map_err(|_| DataError::Lost { step: order.step })??;
         for (chunk, bytes) in read {
-            self.counters.chunks_read.fetch_add(1, Ordering::Relaxed);
-            self.counters.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             self.cache.put(chunk, bytes.clone());
             chunks.insert(chunk, bytes);
         }

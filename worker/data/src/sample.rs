@@ -1,14 +1,17 @@
 //! One sample: from its members' bytes to its slot of a batch.
 
 use std::cell::RefCell;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::augment::{Recipe, Studio, View};
 use crate::dataset::{Dataset, Place};
-use crate::decode::decode;
 use crate::error::{DataError, DecodeError};
+use crate::labels::Maps;
 use crate::prior::PriorSource;
+use crate::resize::Crop;
+use crate::stats::{LoaderStats, Skip, Stage};
 
 /// A sample's part of a batch's buffers.
 pub(crate) struct Slot<'a> {
@@ -30,17 +33,28 @@ pub(crate) struct Setting<'a> {
     pub(crate) epoch: u64,
     pub(crate) side: u32,
     pub(crate) prior: &'a PriorSource,
+    pub(crate) stats: &'a LoaderStats,
+}
+
+/// What a decoding thread keeps from one sample to the next.
+struct Desk {
+    studio: Studio,
+    maps: Maps,
 }
 
 thread_local! {
-    /// Buffers that live as long as the decoding thread.
-    static STUDIO: RefCell<Studio> = RefCell::new(Studio::new());
+    static DESK: RefCell<Desk> = RefCell::new(Desk { studio: Studio::new(), maps: Maps::new() });
 }
 
 impl Setting<'_> {
     /// Decodes, augments and lays a sample into its slot.
     pub(crate) fn fill(&self, slot: &mut Slot<'_>, chunk: &Bytes) -> Result<(), DataError> {
-        let place = self.dataset.locate(slot.sample)?;
+        self.fill_from(slot, slot.sample, chunk)
+    }
+
+    /// As [`Setting::fill`], with the pixels and the label map of the sample `from`, augmented as the slot's own would be.
+    pub(crate) fn fill_from(&self, slot: &mut Slot<'_>, from: u64, chunk: &Bytes) -> Result<(), DataError> {
+        let place = self.dataset.locate(from)?;
         let failed = |member: &'static str, source: DecodeError| DataError::Decode {
             url: self.dataset.url().to_owned(),
             shard: self.dataset.shard_url(place.shard),
@@ -49,24 +63,50 @@ impl Setting<'_> {
             source,
         };
         let outside = || DecodeError::Broken("it lies outside its chunk".to_owned());
-        let image = place.member(chunk, place.entry.image).ok_or_else(|| failed("image", outside()))?;
+        let image = place.member(chunk, place.entry.image).ok_or_else(|| failed(IMAGE, outside()))?;
         let stored = self.stored_map(&place, chunk)?;
-        let picture = decode(&image).map_err(|e| failed("image", e))?;
-        STUDIO.with_borrow_mut(|studio| {
-            let raw = studio.raw(&picture, self.side, slot.raw).map_err(|e| failed("image", e))?;
-            self.prior.labels(&stored, raw, self.side, slot.prior).map_err(|e| failed("label map", e))?;
-            let views = [
-                (View::First, &mut *slot.view1, &mut *slot.box1, &mut *slot.flip1),
-                (View::Second, &mut *slot.view2, &mut *slot.box2, &mut *slot.flip2),
-            ];
-            for (view, out, corners, flip) in views {
-                let recipe = Recipe::draw(self.seed, self.epoch, slot.sample, view, picture.width, picture.height);
-                corners.copy_from_slice(&recipe.corners);
-                *flip = recipe.flip;
-                studio.view(&picture, &recipe, self.side, out).map_err(|e| failed("image", e))?;
-            }
-            Ok(())
+        DESK.with_borrow_mut(|desk| {
+            let done = self.draw(desk, slot, &image, &stored).map_err(|(member, source)| failed(member, source));
+            desk.studio.decoder.rest();
+            done
         })
+    }
+
+    fn draw(
+        &self,
+        desk: &mut Desk,
+        slot: &mut Slot<'_>,
+        image: &[u8],
+        stored: &[u8],
+    ) -> Result<(), (&'static str, DecodeError)> {
+        let (stats, side) = (self.stats, self.side);
+        let start = Instant::now();
+        desk.studio.decoder.decode(image).map_err(|e| (IMAGE, e))?;
+        let mut at = stats.spent(Stage::Decode, start);
+        let mut easel = desk.studio.easel();
+        let (width, height) = (easel.canvas.width, easel.canvas.height);
+        easel.resize(Crop::whole(easel.canvas), false, side);
+        at = stats.spent(Stage::Resize, at);
+        let raw: &[u8] = if self.prior.is_computed() { easel.rgb() } else { &[] };
+        self.prior.labels(&mut desk.maps, (stored, image), raw, side, slot.prior).map_err(|e| (LABEL_MAP, e))?;
+        at = stats.spent(Stage::Prior, at);
+        easel.paint(None, side, slot.raw);
+        let views = [
+            (View::First, &mut *slot.view1, &mut *slot.box1, &mut *slot.flip1),
+            (View::Second, &mut *slot.view2, &mut *slot.box2, &mut *slot.flip2),
+        ];
+        for (view, out, corners, flip) in views {
+            let recipe = Recipe::draw(self.seed, self.epoch, slot.sample, view, width, height);
+            corners.copy_from_slice(&recipe.corners);
+            *flip = recipe.flip;
+            at = stats.spent(Stage::Augment, at);
+            easel.resize(recipe.crop, recipe.flip, side);
+            at = stats.spent(Stage::Resize, at);
+            easel.paint(Some(&recipe), side, out);
+        }
+        stats.spent(Stage::Augment, at);
+        stats.image(image.len());
+        Ok(())
     }
 
     fn stored_map(&self, place: &Place<'_>, chunk: &Bytes) -> Result<Bytes, DataError> {
@@ -78,5 +118,17 @@ impl Setting<'_> {
             shard: self.dataset.shard_url(place.shard),
             key: place.entry.key.clone(),
         })
+    }
+}
+
+const IMAGE: &str = "image";
+const LABEL_MAP: &str = "label map";
+
+/// Why the sample is left out, when its own bytes are at fault and not the set or the store.
+pub(crate) fn skip_of(error: &DataError) -> Option<Skip> {
+    match error {
+        DataError::Decode { member, .. } if *member == LABEL_MAP => Some(Skip::LabelMap),
+        DataError::Decode { source, .. } => Some(Skip::of_image(source)),
+        _ => None,
     }
 }

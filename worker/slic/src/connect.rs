@@ -5,36 +5,26 @@ use crate::Labels;
 
 const UNSEEN: u32 = u32::MAX;
 
+/// A label that no pixel has: that of the frame around the picture.
+const FRAME: u32 = u32::MAX;
+
 pub(crate) fn enforce(labels: &[u32], width: usize, height: usize, size_min: usize, size_max: usize) -> Labels {
     let size_max = size_max.max(1);
-    let mut found = vec![UNSEEN; labels.len()];
+    // A frame of one pixel, whose label is nobody's, stands for all questions about borders.
+    let stride = width + 2;
+    let mut framed = vec![FRAME; stride * (height + 2)];
+    for (row, labels) in framed[stride..].chunks_exact_mut(stride).zip(labels.chunks_exact(width)) {
+        row[1..=width].copy_from_slice(labels);
+    }
+    let mut found = vec![UNSEEN; framed.len()];
     let mut piece: Vec<usize> = Vec::with_capacity(size_max);
     let mut next = 0_u32;
-    for start in 0..labels.len() {
-        if found[start] != UNSEEN {
+    for start in stride..stride * (height + 1) {
+        let label = framed[start];
+        if label == FRAME || found[start] != UNSEEN {
             continue;
         }
-        let label = labels[start];
-        let mut adjacent = 0;
-        found[start] = next;
-        piece.clear();
-        piece.push(start);
-        let mut visited = 0;
-        while visited < piece.len() && piece.len() < size_max {
-            let at = piece[visited];
-            for neighbour in neighbours(at, width, height).into_iter().flatten() {
-                if labels[neighbour] == label && found[neighbour] == UNSEEN {
-                    found[neighbour] = next;
-                    piece.push(neighbour);
-                    if piece.len() >= size_max {
-                        break;
-                    }
-                } else if found[neighbour] != UNSEEN && found[neighbour] != next {
-                    adjacent = found[neighbour];
-                }
-            }
-            visited += 1;
-        }
+        let adjacent = gather(&framed, &mut found, stride, (start, next), size_max, &mut piece);
         if piece.len() < size_min {
             piece.iter().for_each(|&pixel| found[pixel] = adjacent);
         } else {
@@ -43,23 +33,49 @@ pub(crate) fn enforce(labels: &[u32], width: usize, height: usize, size_min: usi
     }
     // A picture of one small piece has no neighbour to join: it is region 0.
     let count = next.max(1);
+    let rows = found[stride..].chunks_exact(stride).take(height);
+    let region = |&label: &u32| u16::try_from(label).unwrap_or(u16::MAX);
     Labels {
-        labels: found.into_iter().map(|label| u16::try_from(label).unwrap_or(u16::MAX)).collect(),
+        labels: rows.flat_map(|row| row[1..=width].iter().map(region)).collect(),
         count: u16::try_from(count).unwrap_or(u16::MAX),
     }
 }
 
-/// Right, left, below, above: the order decides which neighbour a small piece joins.
-#[inline(always)]
-fn neighbours(at: usize, width: usize, height: usize) -> [Option<usize>; 4] {
-    // In 32 bits: the division is this loop's most costly step, and pictures are not that large.
-    let (y, x) = ((at as u32 / width as u32) as usize, (at as u32 % width as u32) as usize);
-    [
-        (x + 1 < width).then(|| at + 1),
-        (x > 0).then(|| at - 1),
-        (y + 1 < height).then(|| at + width),
-        (y > 0).then(|| at - width),
-    ]
+/// Marks the pixels that hang together with `start` as region `next`, at most `size_max` of them, lists them in `piece`, and
+/// gives back the region beside them that was seen last (0: none).
+fn gather(
+    labels: &[u32],
+    found: &mut [u32],
+    stride: usize,
+    (start, next): (usize, u32),
+    size_max: usize,
+    piece: &mut Vec<usize>,
+) -> u32 {
+    let label = labels[start];
+    let mut adjacent = 0;
+    found[start] = next;
+    piece.clear();
+    piece.push(start);
+    let mut visited = 0;
+    while visited < piece.len() && piece.len() < size_max {
+        let at = piece[visited];
+        // Right, left, below, above: the order decides which neighbour a small piece joins.
+        for neighbour in [at + 1, at - 1, at + stride, at - stride] {
+            if found[neighbour] == UNSEEN {
+                if labels[neighbour] == label {
+                    found[neighbour] = next;
+                    piece.push(neighbour);
+                    if piece.len() >= size_max {
+                        break;
+                    }
+                }
+            } else if found[neighbour] != next {
+                adjacent = found[neighbour];
+            }
+        }
+        visited += 1;
+    }
+    adjacent
 }
 
 #[cfg(test)]

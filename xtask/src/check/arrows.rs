@@ -43,6 +43,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("r2o-chaos", Layer::Outside),
     ("r2o-observe", Layer::Outside),
     ("r2o-sim", Layer::Outside),
+    ("r2o-test-deploy", Layer::Outside),
     ("xtask", Layer::Outside),
 ];
 
@@ -61,6 +62,7 @@ const BESIDE: &[(&str, &str)] = &[
     ("r2o-chaos", "r2o-test-kit"),
     ("r2o-observe", "r2o-test-kit"),
     ("r2o-chaos", "r2o-test-s3"),
+    ("r2o-test-deploy", "r2o-test-kit"),
     ("xtask", "r2o-test-s3"),
     ("r2o-chaos", "r2o-e2e"),
 ];

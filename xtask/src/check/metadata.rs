@@ -13,6 +13,34 @@ pub(crate) struct Metadata {
     pub(crate) packages: Vec<Package>,
     workspace_members: BTreeSet<String>,
     workspace_default_members: BTreeSet<String>,
+    /// Which package needs which, as resolved.
+    pub(crate) resolve: Resolve,
+}
+
+/// The resolved graph.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Resolve {
+    pub(crate) nodes: Vec<Node>,
+}
+
+/// What one package needs.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Node {
+    pub(crate) id: String,
+    pub(crate) deps: Vec<Edge>,
+}
+
+/// One need of a package.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Edge {
+    pub(crate) pkg: String,
+    pub(crate) dep_kinds: Vec<EdgeKind>,
+}
+
+/// What it is needed for: `None` at run time, else `dev` or `build`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct EdgeKind {
+    pub(crate) kind: Option<String>,
 }
 
 /// One package, ours or a dependency.

@@ -163,16 +163,16 @@ fn stub(library: &Path) -> Result<()> {
 }
 
 /// Makes `link` point to `folder` in one stroke.
-fn point(link: &Path, folder: &Path) -> Result<()> {
+pub(super) fn point(link: &Path, folder: &Path) -> Result<()> {
     match fs::symlink_metadata(link) {
         Ok(found) if !found.file_type().is_symlink() => {
-            bail!("{} is in the way and is no usable libtorch: remove it", link.display())
+            bail!("{} is in the way and is not what set-up made: remove it", link.display())
         }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("cannot look at {}", link.display())),
     }
-    let fresh = link.with_file_name(".libtorch.new");
+    let fresh = link.with_extension("new");
     let _ = fs::remove_file(&fresh);
     symlink(folder, &fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
     fs::rename(&fresh, link).with_context(|| format!("cannot make {}", link.display()))

@@ -55,10 +55,10 @@ fn tiles(i: usize, row: &Row<'_>, has_prior: bool) -> Result<Markup, PictureErro
         reason: e.to_string(),
     };
     let prior = match &row.prior {
-        Some(prior) => Some((prior_layer(prior).map_err(|e| refuse("prior", e))?, count(prior))),
+        Some(prior) => Some((data_uri(&prior_layer(prior).map_err(|e| refuse("prior", e))?), count(prior))),
         None => None,
     };
-    let layer = |mask: &Mask| mask_layer(mask).map_err(|e| refuse("mask", e)).map(|uri| (uri, mask.count));
+    let layer = |mask: &Mask| mask_layer(mask).map_err(|e| refuse("mask", e)).map(|png| (data_uri(&png), mask.count));
     let masks = row.masks.iter().map(|m| m.as_ref().map(layer).transpose()).collect::<Result<Vec<_>, _>>()?;
     Ok(html! {
         tr {

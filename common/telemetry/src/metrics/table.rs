@@ -52,6 +52,10 @@ pub const OPENINGS: &[&str] = &[
     "resized",
     "failed",
 ];
+/// Where a loader's time goes.
+pub const STAGES: &[&str] = &["read", "decode", "resize", "augment", "prior", "assemble", "wait"];
+/// Why a sample's own pixels were left out of a batch.
+pub const SKIPS: &[&str] = &["empty", "unknown_format", "too_large", "broken", "label_map"];
 /// What the coordinator does with storage.
 pub const OPERATIONS: &[&str] =
     &["journal", "lease", "history", "manifest", "locate", "retention", "report", "orphans"];
@@ -205,8 +209,10 @@ table! {
         images: Counter "r2o_worker_images_total" None [] "Images of this worker's own lanes.";
         phase_seconds: Histogram "r2o_worker_phase_seconds" Seconds [of("phase", PHASES)] buckets STEP "Parts of a step on this worker.";
         loader_queue: Gauge "r2o_loader_queue_batches" None [] "Batches that are ready; 0 all the time means that training waits for data.";
-        loader_batches: Counter "r2o_loader_batches_total" None [] "Batches that were made.";
-        loader_chunks: Counter "r2o_loader_chunks_total" None [of("from", &["cache", "store"])] "Chunks by where they came from.";
+        loader_images: Counter "r2o_loader_images_total" None [] "Images that were put into batches.";
+        loader_stages: Counter "r2o_loader_stage_seconds_total" Seconds [of("stage", STAGES)] "Time of the loader by what was done, summed over threads; wait is training that waits for data.";
+        loader_skipped: Counter "r2o_loader_skipped_total" None [of("reason", SKIPS)] "Samples whose own pixels were left out, by why.";
+        loader_chunks: Counter "r2o_loader_chunks_total" None [of("from", &["memory", "store"])] "Chunks by where they came from.";
         loader_read: Counter "r2o_loader_read_bytes_total" Bytes [] "Bytes of chunks read from the store.";
         copy_seconds: Histogram "r2o_state_copy_seconds" Seconds [] buckets STORAGE "From the request for a checkpoint until the state lies in host memory, while training goes on.";
         upload_seconds: Histogram "r2o_checkpoint_upload_seconds" Seconds [] buckets STORAGE "Uploading this worker's share of a checkpoint and reading it back.";

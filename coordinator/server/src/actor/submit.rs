@@ -9,6 +9,7 @@ use tonic::Status;
 use super::{Actor, Lost, Submitted};
 use crate::admit::{Admitted, Refused, difference};
 use crate::board::{Board, Entry};
+use crate::limits;
 use crate::scribe::Purpose;
 
 type Reply = oneshot::Sender<Result<Submitted, Status>>;
@@ -123,7 +124,10 @@ fn existing(board: &Board, admitted: &Admitted) -> Result<Option<Arc<Entry>>, Re
         let message = format!("spec.checkpoint.url: {url} is in use by job {}", other.view().name);
         return Err(Refused::InTheWay(message));
     }
-    let Some(entry) = board.get(name) else { return Ok(None) };
+    let unended = || board.entries().iter().filter(|e| !e.view().state.has_ended()).count();
+    let Some(entry) = board.get(name) else {
+        return if unended() < limits::JOBS { Ok(None) } else { Err(Refused::TooMany) };
+    };
     let view = entry.view();
     let old: serde_json::Value = serde_json::from_str(&view.spec).unwrap_or_default();
     let new = serde_json::to_value(&admitted.job).unwrap_or_default();

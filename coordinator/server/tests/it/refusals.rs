@@ -127,7 +127,7 @@ async fn a_session_must_begin_with_hello() {
     let place = Place::new();
     let handle = place.start().await;
     let mut client = fleet_client::FleetClient::connect(handle.url()).await.unwrap();
-    let first = WorkerMessage { kind: Some(worker_message::Kind::Heartbeat(Heartbeat {})) };
+    let first = WorkerMessage { kind: Some(worker_message::Kind::Heartbeat(Heartbeat::default())) };
     let status = client.session(futures::stream::iter([first])).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     names(status.message(), &["Hello"]);

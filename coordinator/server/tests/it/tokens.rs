@@ -1,5 +1,7 @@
 //! Tokens and their roles.
 
+use std::time::Duration;
+
 use r2o_proto::PROTOCOL;
 use r2o_proto::token::{TokenChannel, TokenFile};
 use r2o_proto::v1::coordinator_message::Kind as To;
@@ -20,10 +22,15 @@ struct Door {
 
 impl Door {
     async fn new(tokens: &str) -> Self {
+        Self::with_grace(tokens, Duration::from_secs(10)).await
+    }
+
+    async fn with_grace(tokens: &str, grace: Duration) -> Self {
         let place = Place::new();
         std::fs::write(place.path("tokens"), tokens).unwrap();
         let mut options = place.options();
         options.tokens = Some(place.path("tokens"));
+        options.token_grace = grace;
         let handle = r2o_coordinator::Service::start(options).await.unwrap();
         Self { place, handle }
     }
@@ -48,16 +55,19 @@ impl Door {
     }
 
     async fn join(&self, token: &str) -> Result<To, Status> {
-        let hello = Hello {
-            worker: "w".into(),
-            incarnation: "1".into(),
-            device: "cpu".into(),
-            protocol: PROTOCOL,
-            ..Hello::default()
-        };
-        let hello = futures::stream::iter([WorkerMessage { kind: Some(Kind::Hello(hello)) }]);
+        let hello = futures::stream::iter([WorkerMessage { kind: Some(Kind::Hello(hello("w"))) }]);
         let mut inbox = FleetClient::new(self.with(Some(token)).await).session(hello).await?.into_inner();
         Ok(inbox.message().await?.unwrap().kind.unwrap())
+    }
+}
+
+fn hello(worker: &str) -> Hello {
+    Hello {
+        worker: worker.into(),
+        incarnation: "1".into(),
+        device: "cpu".into(),
+        protocol: PROTOCOL,
+        ..Hello::default()
     }
 }
 
@@ -109,4 +119,38 @@ async fn a_coordinator_does_not_start_with_tokens_that_it_cannot_read() {
     let message = start(options).await;
     names(&message, &["line 1"]);
     assert!(!message.contains("secret-word"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_token_is_taken_back_shows_another_on_its_stream_or_loses_it() {
+    let door = Door::with_grace("worker first\nworker other\n", Duration::from_millis(50)).await;
+    let stream = async |token| {
+        let (outbox, outgoing) = tokio::sync::mpsc::unbounded_channel();
+        outbox.send(WorkerMessage { kind: Some(Kind::Hello(hello(token))) }).unwrap();
+        let outgoing = tokio_stream::wrappers::UnboundedReceiverStream::new(outgoing);
+        let inbox = FleetClient::new(door.with(Some(token)).await).session(outgoing).await.unwrap().into_inner();
+        (outbox, inbox)
+    };
+    let beat = |token: &str| WorkerMessage { kind: Some(Kind::Heartbeat(Heartbeat { token: token.to_owned() })) };
+    let (keeps, mut kept) = stream("first").await;
+    let (loses, mut lost) = stream("other").await;
+    keeps.send(beat("second")).unwrap();
+    std::fs::write(door.place.path("tokens"), "worker second\n").unwrap();
+    keeps.send(beat("second")).unwrap();
+    let mut beats = tokio::time::interval(Duration::from_millis(10));
+    let ended = loop {
+        tokio::select! {
+            _ = beats.tick() => {
+                let _ended = loses.send(beat("other"));
+                keeps.send(beat("")).unwrap();
+            }
+            message = lost.message() => match message {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it ended without a word"),
+                Err(status) => break status,
+            },
+            message = kept.message() => assert!(matches!(message, Ok(Some(_))), "{message:?}"),
+        }
+    };
+    refused(Err::<(), _>(ended), Code::Unauthenticated, &["taken back"]);
 }

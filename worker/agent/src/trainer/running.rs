@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use r2o_data::{Batch, Loader, LoaderCounts};
+use r2o_data::{Batch, Loader};
 use r2o_engine::host::HostBatch;
 use r2o_engine::{LaneOutput, LaneWords, StepError, StepOutput, StepTicket};
 use r2o_proto::v1::worker_message::Kind;
@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 
 use super::base::Base;
 use super::{Settings, failure_of};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Loaded, Metrics};
 use crate::session::Outbox;
 use crate::{checkpoint, gallery, wire};
 
@@ -28,7 +28,7 @@ pub(super) struct Running {
     loader: Loader,
     outbox: Outbox,
     metrics: Metrics,
-    counted: LoaderCounts,
+    loaded: Loaded,
     runtime: Handle,
     audit: bool,
     flip_bit_at: Option<u64>,
@@ -44,7 +44,7 @@ impl Running {
     ) -> Self {
         Self {
             metrics: Arc::clone(&settings.metrics),
-            counted: LoaderCounts::default(),
+            loaded: Loaded::default(),
             runtime: settings.runtime.clone(),
             audit: settings.audit,
             flip_bit_at: settings.flip_bit_at,
@@ -80,7 +80,7 @@ impl Running {
         }
         let waited = Instant::now();
         let batch = self.loader.next().context("reading the next batch").map_err(failure_of)?;
-        self.counted = metrics::loader(&self.metrics, self.counted, self.loader.counts());
+        self.loaded.count(&self.metrics, self.loader.ready(), &self.loader.stats());
         let data_wait = waited.elapsed().as_secs_f64();
         if (batch.step, batch.epoch) != (ticket.step, ticket.epoch) {
             return Err(Failure::Job(format!(

@@ -6,8 +6,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::{PackError, PackOptions};
+use crate::decode::FILE_MAX;
+use crate::error::DecodeError;
 
 const IMAGES: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+/// Bytes of a class's name that are read.
+const CLASS_MAX: u64 = 4096;
 const LISTS: [&str; 3] = ["txt", "lst", "tsv"];
 
 /// Where an image's bytes are.
@@ -20,16 +24,21 @@ pub(super) enum Origin {
 }
 
 impl Origin {
+    /// Its bytes. A file that is longer than any image is refused before it is read, and so is what a tar's header says of
+    /// itself.
     pub(super) fn read(&self) -> std::io::Result<Vec<u8>> {
-        match self {
-            Self::File(path) => fs::read(path),
-            Self::Tar(path, offset, bytes) => {
-                use std::os::unix::fs::FileExt;
-                let mut out = vec![0; usize::try_from(*bytes).unwrap_or(0)];
-                File::open(path)?.read_exact_at(&mut out, *offset)?;
-                Ok(out)
-            }
+        let (path, offset, bytes) = match self {
+            Self::File(path) => (path, 0, fs::metadata(path)?.len()),
+            Self::Tar(path, offset, bytes) => (path, *offset, *bytes),
+        };
+        if bytes > FILE_MAX {
+            let text = DecodeError::TooLong { bytes, max: FILE_MAX }.to_string();
+            return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, text));
         }
+        use std::os::unix::fs::FileExt;
+        let mut out = vec![0; bytes as usize];
+        File::open(path)?.read_exact_at(&mut out, offset)?;
+        Ok(out)
     }
 }
 
@@ -183,7 +192,7 @@ fn tar_items(path: &Path) -> Result<Vec<Item>, PackError> {
         match extension.to_ascii_lowercase().as_str() {
             "cls" | "cls.txt" => {
                 let mut text = String::new();
-                entry.read_to_string(&mut text).map_err(failed)?;
+                (&mut entry).take(CLASS_MAX).read_to_string(&mut text).map_err(failed)?;
                 sample.class = Some(text.trim().to_owned()).filter(|t| !t.is_empty());
             }
             "mask.png" => sample.mask = Some(origin),

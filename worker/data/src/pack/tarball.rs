@@ -58,7 +58,7 @@ impl Tarball {
         let key = entry.key.clone();
         self.member(&format!("{key}.json"), &sample.json);
         entry.image = self.member(&format!("{key}.{}", sample.extension), &sample.image);
-        entry.prior = Some(self.member(&format!("{key}.slic.png"), &sample.prior));
+        entry.prior = Some(self.member(&format!("{key}.slic"), &sample.prior));
         entry.mask = sample.mask.map(|mask| self.member(&format!("{key}.mask.png"), &mask));
         self.index.samples.push(entry);
     }

@@ -1,5 +1,7 @@
 //! Makes label maps, builds shards and writes them; goes on where an earlier run was.
 
+use std::cell::RefCell;
+
 use r2o_storage::Store;
 use r2o_storage::shard::{self, INDEX, Member, PackedPrior, SampleEntry, SetIndex, ShardEntry};
 use rayon::prelude::*;
@@ -9,10 +11,11 @@ use tokio::runtime::Runtime;
 use super::plan::{Plan, Planned};
 use super::tarball::{Members, Tarball};
 use super::{PackError, PackOptions, PackSummary, Progress};
-use crate::decode::decode;
+use crate::augment::Studio;
+use crate::decode::DECODER;
 use crate::error::DecodeError;
-use crate::prior::label_png;
-use crate::resize::{Crop, Scaler};
+use crate::labels::{self, Binding};
+use crate::resize::Crop;
 
 /// Key of the record of finished shards; removed once the set is whole.
 const STATE: &str = "pack.json";
@@ -79,9 +82,13 @@ pub(super) fn write(
     })
 }
 
-/// Names the label maps' definition and, after the `#`, the pack that made them.
+/// Names the label maps' definition (algorithm, resize, decoder) and, after the `#`, the pack that made them.
 fn definition(plan: &Plan) -> String {
-    format!("{}/bicubic-resize#{}", r2o_slic::DEFINITION, &plan.identity[..16])
+    format!("{}#{}", maps(), &plan.identity[..16])
+}
+
+fn maps() -> String {
+    format!("{}/bicubic-2/{DECODER}", r2o_slic::DEFINITION)
 }
 
 /// What an earlier run left: finished shards of the same plan, or an error when the target holds another set.
@@ -179,14 +186,22 @@ fn extension(image: &[u8]) -> &'static str {
 }
 
 fn label_map(options: &PackOptions, image: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    let picture = decode(image)?;
+    thread_local! {
+        static STUDIO: RefCell<Studio> = RefCell::new(Studio::new());
+    }
     let side = options.slic_size;
-    let mut rgb = Vec::new();
-    Scaler::new().square(&picture, Crop::whole(&picture), side, &mut rgb)?;
     let slic = r2o_slic::Options { segments: options.segments, ..r2o_slic::Options::default() };
-    let found = r2o_slic::segment(&rgb, side as usize, side as usize, &slic);
-    let labels: Result<Vec<u8>, _> = found.labels.iter().map(|&label| u8::try_from(label)).collect();
-    let labels =
-        labels.map_err(|_| DecodeError::Broken(format!("SLIC found {} regions, at most 256 fit", found.count)))?;
-    label_png(&labels, side)
+    let found = STUDIO.with_borrow_mut(|studio| {
+        studio.decoder.decode(image)?;
+        let mut easel = studio.easel();
+        easel.resize(Crop::whole(easel.canvas), false, side);
+        let found = r2o_slic::segment(easel.rgb(), side as usize, side as usize, &slic);
+        studio.decoder.rest();
+        Ok::<_, DecodeError>(found)
+    })?;
+    let regions: Result<Vec<u8>, _> = found.labels.iter().map(|&label| u8::try_from(label)).collect();
+    let regions =
+        regions.map_err(|_| DecodeError::Broken(format!("SLIC found {} regions, at most 256 fit", found.count)))?;
+    let binding = Binding { definition: maps(), segments: options.segments, size: side, format: shard::FORMAT };
+    labels::stored(&binding, &regions, image)
 }

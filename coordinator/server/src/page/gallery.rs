@@ -1,0 +1,167 @@
+//! The masks of a few fixed images, growing with the epochs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use maud::html;
+use r2o_storage::Store;
+use r2o_storage::gallery::{self, GalleryError};
+
+use super::access::Visitor;
+use super::fresh::LATER;
+use super::parts::Part;
+use super::words::segment;
+use super::{Missing, Page, Shared};
+use crate::board::Entry;
+
+/// Epochs that are shown, the first and the last among them.
+const EPOCHS_SHOWN: usize = 8;
+/// Images that are shown.
+const IMAGES_SHOWN: usize = 12;
+
+/// The pictures of a job, by the hash of what they are.
+#[derive(Debug, Default)]
+pub(super) struct Gallery {
+    shown: Vec<u64>,
+    columns: Vec<(u64, u32)>,
+    rows: Vec<Row>,
+    pictures: BTreeMap<String, Vec<u8>>,
+    /// Why there is none.
+    damage: Option<String>,
+}
+
+#[derive(Debug)]
+struct Row {
+    key: String,
+    raw: String,
+    prior: Option<(String, usize)>,
+    masks: Vec<Option<(String, usize)>>,
+}
+
+impl Gallery {
+    fn add(&mut self, png: Vec<u8>) -> String {
+        let name = blake3::hash(&png).to_hex()[..24].to_owned();
+        self.pictures.insert(name.clone(), png);
+        name
+    }
+}
+
+/// The epochs to show of those that there are.
+fn choose(epochs: &[u64]) -> Vec<u64> {
+    let n = epochs.len();
+    if n <= EPOCHS_SHOWN {
+        return epochs.to_vec();
+    }
+    (0..EPOCHS_SHOWN).map(|i| epochs[i * (n - 1) / (EPOCHS_SHOWN - 1)]).collect()
+}
+
+/// Reads what is new; pictures are made again only when another epoch is shown.
+async fn look(store: &Store, before: Option<Arc<Gallery>>) -> Arc<Gallery> {
+    let shown = match gallery::epochs(store).await {
+        Ok(epochs) => choose(&epochs),
+        // What was there a moment ago is better than nothing.
+        Err(error) => return before.unwrap_or_else(|| damaged(&error.to_string())),
+    };
+    match before {
+        Some(before) if before.shown == shown => before,
+        _ => read(store, shown).await.unwrap_or_else(|error| damaged(&error)),
+    }
+}
+
+fn damaged(reason: &str) -> Arc<Gallery> {
+    Arc::new(Gallery { damage: Some(reason.to_owned()), ..Gallery::default() })
+}
+
+async fn read(store: &Store, shown: Vec<u64>) -> Result<Arc<Gallery>, String> {
+    let mut pages = Vec::new();
+    for epoch in &shown {
+        let mut page = gallery::read(store, *epoch).await.map_err(|error: GalleryError| error.to_string())?;
+        page.images.truncate(IMAGES_SHOWN);
+        pages.push(page);
+    }
+    let mut gallery = Gallery { columns: pages.iter().map(|p| (p.epoch, p.k)).collect(), shown, ..Gallery::default() };
+    for tiles in r2o_report::tiles(&pages).map_err(|error| error.to_string())? {
+        let prior = tiles.prior.map(|(png, count)| (gallery.add(png), count));
+        let masks = tiles.masks.into_iter().map(|mask| mask.map(|(png, count)| (gallery.add(png), count))).collect();
+        let raw = gallery.add(tiles.raw);
+        gallery.rows.push(Row { key: tiles.key, raw, prior, masks });
+    }
+    Ok(Arc::new(gallery))
+}
+
+async fn of(page: &Page, entry: &Entry) -> Arc<Gallery> {
+    let view = entry.view();
+    let fresh = page.galleries.of(&view.name, view.submitted_at);
+    let known =
+        fresh.get_after(LATER, |before| async move { look(&entry.store, before.map(|b| Arc::clone(&*b))).await });
+    Arc::clone(&*known.await)
+}
+
+/// The masks as a table: a row for each image, a column for each epoch.
+pub(super) async fn part(page: &Page, entry: &Entry) -> Part {
+    let gallery = of(page, entry).await;
+    let url = |picture: &str| format!("/jobs/{}/masks/{picture}", segment(&entry.view().name));
+    let short = |key: &str| key.rsplit('/').next().unwrap_or(key).to_owned();
+    let html = html! {
+        @if let Some(damage) = &gallery.damage { p.damage { "The masks cannot be shown: " (damage) } }
+        @else if gallery.rows.is_empty() {
+            p.empty { "No masks yet: they come with the first step, and then after every epoch." }
+        } @else {
+            label.cover { "Cover" input #cover type="range" min="0" max="1" step="0.05" value="0.65"; }
+            div.scroll role="region" aria-label="Table of masks" tabindex="0" { table.masks {
+                caption.quiet { "The same images after each epoch. A region keeps its colour; below: how many regions there are." }
+                thead { tr {
+                    th scope="col" { "Image" } th scope="col" { "Prior" }
+                    @for (epoch, k) in &gallery.columns { th scope="col" { "Epoch " (epoch) br; span.unit { "K " (k) } } }
+                } }
+                tbody { @for row in &gallery.rows { tr {
+                    th scope="row" { div.tile { img src=(url(&row.raw)) alt="" width="96" height="96"; } span.key title=(row.key) { (short(&row.key)) } }
+                    td { @if let Some((prior, count)) = &row.prior { div.tile {
+                        img src=(url(&row.raw)) alt="" width="96" height="96";
+                        img src=(url(prior)) alt={ "Prior of " (short(&row.key)) } width="96" height="96";
+                    } span.count { (count) } } }
+                    @for (mask, (epoch, _)) in row.masks.iter().zip(&gallery.columns) { td { @if let Some((mask, count)) = mask { div.tile {
+                        img src=(url(&row.raw)) alt="" width="96" height="96";
+                        img.mask src=(url(mask)) alt={ "Mask of " (short(&row.key)) " after epoch " (epoch) } width="96" height="96";
+                    } span.count { (count) } } } }
+                } } }
+            } }
+        }
+    };
+    Part { id: "masks", html }
+}
+
+/// One picture. Its name is a hash of it, so that browsers may keep it.
+pub(super) async fn picture(
+    State(page): State<Shared>,
+    Extension(visitor): Extension<Visitor>,
+    Path((name, picture)): Path<(String, String)>,
+) -> Result<Response, Missing> {
+    let entry = page.entry(&name, &visitor)?;
+    let gallery = of(&page, &entry).await;
+    Ok(match gallery.pictures.get(&picture) {
+        Some(png) => {
+            let said =
+                [(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "private, max-age=31536000, immutable")];
+            (said, png.clone()).into_response()
+        }
+        None => StatusCode::NOT_FOUND.into_response(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_and_the_last_epoch_are_always_shown() {
+        assert_eq!(choose(&[0, 1, 2]), [0, 1, 2]);
+        let many: Vec<u64> = (0..=300).collect();
+        let shown = choose(&many);
+        assert_eq!((shown.len(), shown[0], shown[EPOCHS_SHOWN - 1]), (EPOCHS_SHOWN, 0, 300));
+    }
+}

@@ -1,0 +1,53 @@
+//! The images' recipes are as they should be, as far as a linter can say.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context, Result};
+use r2o_test_deploy::{NEEDS, tool};
+use r2o_test_kit::{not_run, repository};
+
+#[test]
+fn the_recipes_lint() -> Result<()> {
+    let Some(hadolint) = tool("hadolint") else {
+        not_run(NEEDS);
+        return Ok(());
+    };
+    for file in ["Dockerfile", "prebuilt.Dockerfile"] {
+        let path = repository().join("deploy/docker").join(file);
+        let output = Command::new(&hadolint).arg("--no-color").arg(&path).output().context("cannot run hadolint")?;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    Ok(())
+}
+
+#[test]
+fn the_linter_is_not_fooled() -> Result<()> {
+    let Some(hadolint) = tool("hadolint") else {
+        not_run(NEEDS);
+        return Ok(());
+    };
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("Dockerfile");
+    fs::write(&file, "FROM debian:latest\nRUN cd /x && sudo true\n")?;
+    assert!(!Command::new(hadolint).arg(&file).output()?.status.success());
+    Ok(())
+}
+
+/// Every image that is shipped runs as nobody, and its bases have versions.
+#[test]
+fn images_are_pinned_and_run_as_nobody() -> Result<()> {
+    let text = fs::read_to_string(repository().join("deploy/docker/Dockerfile"))?;
+    for target in ["coordinator", "worker-cpu", "worker-cuda"] {
+        let (_, rest) = text.split_once(&format!(" AS {target}\n")).with_context(|| format!("no target {target}"))?;
+        let stage = rest.split("\nFROM ").next().unwrap_or_default();
+        assert!(stage.contains("\nUSER 65532:65532\n"), "{target} runs as root");
+        assert!(stage.contains("org.opencontainers.image.revision"), "{target} has no labels");
+    }
+    let bases = ["RUST", "DEBIAN", "CUDA"];
+    for base in bases {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("ARG {base}="))).unwrap_or_default();
+        let version = line.split_once(':').map(|(_, version)| version).unwrap_or_default();
+        assert!(version.starts_with(|c: char| c.is_ascii_digit()), "{base} has no version: {line}");
+    }
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! JPEGs by zune-jpeg, which needs no C.
+
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+use super::Canvas;
+use crate::error::DecodeError;
+
+pub(super) const NAME: &str = "zune-jpeg-0.5";
+
+/// It keeps nothing from one picture to the next.
+#[derive(Default)]
+pub(super) struct Jpeg;
+
+impl Jpeg {
+    pub(super) fn decode(&mut self, bytes: &[u8], canvas: &mut Canvas) -> Result<(), DecodeError> {
+        let broken = |e: zune_jpeg::errors::DecodeErrors| DecodeError::Broken(e.to_string());
+        let options = DecoderOptions::default()
+            .jpeg_set_out_colorspace(ColorSpace::RGBA)
+            .set_max_width(usize::from(u16::MAX))
+            .set_max_height(usize::from(u16::MAX))
+            .set_strict_mode(true);
+        let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+        decoder.decode_headers().map_err(broken)?;
+        let Some((width, height)) = decoder.dimensions() else { return Err(DecodeError::Unknown) };
+        let pixels = canvas.take(width as u32, height as u32)?;
+        if decoder.input_colorspace().is_some_and(|c| matches!(c, ColorSpace::CMYK | ColorSpace::YCCK)) {
+            return Err(DecodeError::Broken("CMYK goes the general way".to_owned()));
+        }
+        decoder.decode_into(pixels).map_err(broken)
+    }
+}
