@@ -21,6 +21,7 @@ use crate::admit::Admitted;
 use crate::board::{Board, Entry};
 use crate::clock::Clock;
 use crate::lead::Lead;
+use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::rendezvous::Rooms;
 use crate::scribe::{Purpose, Scribe};
@@ -100,6 +101,7 @@ pub(crate) struct Actor {
     pub(crate) submissions: VecDeque<submit::Submission>,
     pub(crate) state: Store,
     pub(crate) board: Board,
+    pub(crate) metrics: Metrics,
     pub(crate) rooms: Rooms,
     pub(crate) mailbox: Mailbox,
     pub(crate) flush: Duration,
@@ -221,7 +223,7 @@ impl Actor {
         let view = self.core.job(name)?;
         let store = store.fenced(self.lead.fence());
         let ended = view.state.has_ended();
-        let entry = Entry::new(view.clone(), epochs, store.clone(), events, self.clock);
+        let entry = Entry::new(view.clone(), epochs, store.clone(), events, self.clock, &self.metrics);
         self.board.insert(name, Arc::clone(&entry));
         if !ended {
             let recorder = Recorder::start(Arc::clone(&entry), store, self.flush);

@@ -10,6 +10,7 @@ use r2o_storage::run::EventRecord;
 
 use crate::clock::Clock;
 use crate::feed::Feed;
+use crate::metrics::{JobMetrics, Metrics};
 use crate::wire as to_wire;
 
 const PROGRESS_KEPT: usize = 4_096;
@@ -30,6 +31,7 @@ pub(crate) struct Entry {
     /// Held by whoever writes manifests or removes objects: what is about to be named must not be taken for an orphan.
     pub(crate) keeping: tokio::sync::Mutex<()>,
     pub(crate) epochs: u64,
+    pub(crate) metrics: JobMetrics,
     clock: Clock,
     facts: Mutex<Facts>,
 }
@@ -68,12 +70,21 @@ struct LastStep {
 }
 
 impl Entry {
-    pub(crate) fn new(view: JobView, epochs: u64, store: Store, earlier: Vec<EventRecord>, clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(
+        view: JobView,
+        epochs: u64,
+        store: Store,
+        earlier: Vec<EventRecord>,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> Arc<Self> {
+        let metrics = JobMetrics::new(metrics, &view, clock);
         let events = Feed::new(EVENTS_KEPT);
         earlier.into_iter().for_each(|event| events.push(event));
         let facts = Mutex::new(Facts { view, last: None, report: String::new(), waits_for: "", held_up: None });
         let (progress, logs) = (Feed::new(PROGRESS_KEPT), Feed::new(LOGS_KEPT));
-        Arc::new(Self { progress, events, logs, store, keeping: tokio::sync::Mutex::default(), epochs, clock, facts })
+        let keeping = tokio::sync::Mutex::default();
+        Arc::new(Self { progress, events, logs, store, keeping, epochs, metrics, clock, facts })
     }
 
     fn lock(&self) -> MutexGuard<'_, Facts> {
@@ -122,12 +133,14 @@ impl Entry {
         } else {
             tracing::info!(job, "{reason}: {message}");
         }
+        self.metrics.event(reason, warning);
         let event = EventRecord { unix_ms: self.clock.unix_ms(), reason: reason.to_owned(), message, warning };
         self.events.push(event);
     }
 
     /// Takes a committed step into the numbers of the progress that the next [`Entry::update`] shows.
     pub(crate) fn step(&self, step: &CommittedStep) {
+        self.metrics.step(step);
         let mut facts = self.lock();
         let before = facts.last.as_ref().map_or(step.seconds, |l| l.seconds);
         facts.last = Some(LastStep {
@@ -155,6 +168,7 @@ impl Entry {
         facts.view = view;
         let progress = self.progress_of(&facts);
         let ended = facts.view.state.has_ended();
+        self.metrics.update(&facts.view, progress.epoch, progress.images_per_second);
         drop(facts);
         if begins_to_wait {
             self.announce(why.word(), why.to_string(), false);

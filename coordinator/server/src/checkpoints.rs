@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use r2o_coordinator_core::{Event, Tensor};
 use r2o_storage::checkpoint::{self, CheckpointError, Committed, Keep, Manifest, TensorEntry};
@@ -11,6 +11,7 @@ use r2o_telemetry::{TaskKind, build_info, chain, spawn_blocking};
 use r2o_types::TrainJob;
 
 use crate::board::Entry;
+use crate::metrics::Storage;
 use crate::recorder::Recorder;
 
 /// The first pause before storage that failed is asked again; it doubles, up to a minute.
@@ -37,6 +38,8 @@ pub(crate) struct Commit {
 pub(crate) async fn commit(entry: Arc<Entry>, recorder: Option<Recorder>, commit: Commit) -> Event {
     let Commit { job, generation, step, .. } = &commit;
     let (job, generation, step) = (job.clone(), *generation, *step);
+    let bytes = commit.tensors.iter().map(|tensor| tensor.bytes).sum();
+    let began = Instant::now();
     let written = async {
         if let Some(recorder) = recorder {
             recorder.flush().await?;
@@ -45,8 +48,14 @@ pub(crate) async fn commit(entry: Arc<Entry>, recorder: Option<Recorder>, commit
         write(&entry, commit).await
     };
     match written.await {
-        Ok(()) => Event::CheckpointCommitted { job, generation, step },
-        Err(reason) => Event::CheckpointNotCommitted { job, generation, step, reason },
+        Ok(()) => {
+            entry.metrics.checkpoint(bytes, began.elapsed().as_secs_f64());
+            Event::CheckpointCommitted { job, generation, step }
+        }
+        Err(reason) => {
+            Storage::Manifest.failed(entry.metrics.all());
+            Event::CheckpointNotCommitted { job, generation, step, reason }
+        }
     }
 }
 
@@ -75,6 +84,7 @@ async fn write(entry: &Entry, commit: Commit) -> Result<(), String> {
         checkpoint::retain(&entry.store, &Keep { last, every_epochs, leased }).await
     };
     if let Err(error) = retained.await {
+        Storage::Retention.failed(entry.metrics.all());
         entry.announce("RetentionFailed", format!("old checkpoints stay for now: {}", chain(&error)), true);
     }
     Ok(())
@@ -113,6 +123,7 @@ pub(crate) async fn locate(entry: Arc<Entry>, job: String) -> Event {
                 return Event::CheckpointLocated { job, step: Some(newest.manifest.step) };
             }
             Err(CheckpointError::Storage(error)) => {
+                Storage::Locate.tried_again(entry.metrics.all());
                 if pause == RETRY {
                     let message = format!("the newest checkpoint is not known yet, trying again: {}", chain(&error));
                     entry.announce("StorageFailed", message, true);
@@ -135,10 +146,14 @@ pub(crate) async fn finalize(entry: Arc<Entry>, recorder: Option<Recorder>, job:
         sweep(&entry).await;
         Ok(url)
     };
-    match tokio::time::timeout(FINALIZE, work).await {
-        Ok(Ok(url)) => entry.set_report(url),
-        Ok(Err(reason)) => entry.announce("ReportNotWritten", reason, true),
-        Err(_) => entry.announce("ReportNotWritten", format!("{} did not answer in time", entry.store.url()), true),
+    let finished = tokio::time::timeout(FINALIZE, work).await;
+    let late = |_| Err(format!("{} did not answer in time", entry.store.url()));
+    match finished.unwrap_or_else(late) {
+        Ok(url) => entry.set_report(url),
+        Err(reason) => {
+            Storage::Report.failed(entry.metrics.all());
+            entry.announce("ReportNotWritten", reason, true);
+        }
     }
     Event::Finalized { job }
 }
@@ -154,6 +169,7 @@ async fn sweep(entry: &Entry) {
         }
         Ok(_) => {}
         Err(error) => {
+            Storage::Orphans.failed(entry.metrics.all());
             let message = format!("objects that no checkpoint names stay: {}", chain(&error));
             entry.announce("OrphansNotRemoved", message, true);
         }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::metrics::{Metrics, Storage};
 
 /// The lead over a state. It ends with the lease, by this machine's own clock: a process that was stopped and goes on finds
 /// it over, and writes nothing until the lease is known to be still its own. Cheap to clone.
@@ -63,7 +64,13 @@ impl Lead {
     }
 
     /// Renews the lease until the end, then gives it back. The answer says why it was lost, if it was.
-    pub(crate) async fn keep(self, mut lease: Lease, ttl: Duration, stop: CancellationToken) -> Option<String> {
+    pub(crate) async fn keep(
+        self,
+        mut lease: Lease,
+        ttl: Duration,
+        stop: CancellationToken,
+        metrics: Metrics,
+    ) -> Option<String> {
         let mut beat = tokio::time::interval(ttl / 4);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -75,6 +82,7 @@ impl Lead {
                     let lost = match renewed {
                         Err(ref error @ RenewError::Lost { .. }) => Some(error.to_string()),
                         Err(ref error) => {
+                            Storage::Lease.tried_again(&metrics);
                             tracing::warn!("the leader's lease is not renewed: {}", chain(error));
                             None
                         }

@@ -23,6 +23,7 @@ mod fleet;
 mod guard;
 mod lead;
 mod limits;
+mod metrics;
 mod options;
 mod page;
 mod recorder;

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use crate::board::Entry;
+use crate::metrics::Storage;
 
 /// A segment of history is written again with each flush until it has so many lanes' records.
 const SEGMENT_LANES: usize = 16_384;
@@ -171,6 +172,9 @@ impl Task {
 
     async fn flush(&mut self) -> Result<(), String> {
         let result = self.write().await;
+        if result.is_err() {
+            Storage::History.tried_again(self.entry.metrics.all());
+        }
         match &result {
             Ok(()) => self.failing = false,
             Err(reason) if !self.failing => {

@@ -1,7 +1,7 @@
 //! Writes the journal, one record after another, in a task of its own: storage that fails holds up what follows from a
 //! record, and nothing else.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use r2o_coordinator_core::{Fold, Record};
 use r2o_storage::Store;
@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::actor::{Lost, Mailbox, Message};
 use crate::clock::Clock;
+use crate::metrics::{Metrics, Storage};
 
 const RETRY: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(10);
@@ -42,9 +43,10 @@ impl Scribe {
         compact_after: u64,
         clock: Clock,
         mailbox: Mailbox,
+        metrics: Metrics,
     ) -> Self {
         let (orders, inbox) = mpsc::unbounded_channel();
-        let task = Task { journal, store, fold, compact_after, clock, mailbox };
+        let task = Task { journal, store, fold, compact_after, clock, mailbox, metrics };
         Self { orders, task: r2o_telemetry::spawn("scribe", TaskKind::Session, task.run(inbox)) }
     }
 
@@ -70,6 +72,7 @@ struct Task {
     compact_after: u64,
     clock: Clock,
     mailbox: Mailbox,
+    metrics: Metrics,
 }
 
 impl Task {
@@ -90,16 +93,18 @@ impl Task {
             Ok(bytes) => bytes,
             Err(error) => return self.lose(format!("a journal record cannot be written: {error}")),
         };
-        let mut pause = RETRY;
+        let (mut pause, began) = (RETRY, Instant::now());
         loop {
             let number = self.journal.next();
             match self.journal.append(number, &bytes).await {
                 Ok(()) => {
+                    self.metrics.journal_append.observe(&[], began.elapsed().as_secs_f64());
                     self.fold.add(number, record);
                     return Some(number);
                 }
                 Err(error @ AppendError::LostLeadership { .. }) => return self.lose(error.to_string()),
                 Err(error) => {
+                    Storage::Journal.tried_again(&self.metrics);
                     let reason = chain(&error).to_string();
                     tracing::warn!("journal record {number} is not written, trying again: {reason}");
                     self.mailbox.send(Message::NotWritten { reason });

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use axum::Router;
 use r2o_coordinator_core::{Core, Fold, Gate, UnknownRecord};
 use r2o_proto::v1::fleet_server::FleetServer;
 use r2o_proto::v1::jobs_server::JobsServer;
@@ -28,6 +27,7 @@ use crate::fleet::FleetService;
 use crate::guard::Guarded;
 use crate::lead::{self, Lead};
 use crate::limits;
+use crate::metrics::{Metrics, Shown};
 use crate::options::Options;
 use crate::page::{self, Door};
 use crate::rendezvous::Rooms;
@@ -155,6 +155,7 @@ struct Doors {
     stop: CancellationToken,
     pages: web::Pages,
     web: Option<(String, TaskHandle<()>)>,
+    metrics: Metrics,
 }
 
 impl Doors {
@@ -165,7 +166,13 @@ impl Doors {
             files.map(|files| ServerTls::open(files, alpn)).transpose()
         };
         let tls = open(Alpn::Grpc, options.tls.as_ref().and_then(|files| files.client_ca.clone()))?;
-        let mut doors = Self { tls, stop: CancellationToken::new(), pages: web::Pages::default(), web: None };
+        let mut doors = Self {
+            tls,
+            stop: CancellationToken::new(),
+            pages: web::Pages::default(),
+            web: None,
+            metrics: Metrics::default(),
+        };
         if let Some(address) = options.web {
             let listener = listen("--http", address).await?;
             let failed = |error| cannot_listen("--http", address, error);
@@ -209,18 +216,20 @@ async fn serve(
     let (mailbox, stop) = (Mailbox(sender), doors.stop);
     let (board, rooms) = (Board::default(), Rooms::default());
     let lead = Lead::new(clock, lease.had_at(), options.leader_lease);
-    let incoming = Incoming::new(listener, doors.tls, options.connections);
+    let incoming = Incoming::new(listener, doors.tls.clone(), options.connections);
     let incoming = incoming.map_err(|error| cannot_listen("--listen", options.listen, error));
-    let restored = restored(options, &state, clock, &lead, &board, &rooms, &mailbox).await;
+    let restored = restored(options, &state, clock, &lead, (&board, &rooms), &mailbox, &doors.metrics).await;
     let ready = restored.and_then(|actor| Ok((actor, incoming?, write_address(options, &url)?)));
     let (actor, incoming, ()) = match ready {
         Ok(ready) => ready,
         Err(error) => return Err((error, lease)),
     };
+    let shown =
+        Shown { metrics: doors.metrics.clone(), board: board.clone(), mailbox: mailbox.clone(), tls: doors.tls };
     let jobs = JobsService { mailbox: mailbox.clone(), board: board.clone(), state, stop: stop.clone() };
     let loopback = options.web.is_some_and(|address| address.ip().is_loopback());
     let door = Door { tokens: tokens.clone(), tls: options.tls.is_some(), loopback };
-    doors.pages.open(guarded(Router::new(), &tokens).merge(page::router(jobs.clone(), door)));
+    doors.pages.open(guarded(shown.page(), &tokens).merge(page::router(jobs.clone(), door)));
     let leave = (tokens.clone(), options.token_grace);
     let fleet = FleetService { mailbox: mailbox.clone(), board, leave, stop: stop.clone() };
     let (health, health_server) = tonic_health::server::health_reporter();
@@ -245,7 +254,7 @@ async fn serve(
         actor: spawn("actor", TaskKind::Service, actor.run(inbox)),
         server: spawn("server", TaskKind::Service, server),
         _web_server,
-        lease: spawn("lease", TaskKind::Service, lead.keep(lease, options.leader_lease, stop.clone())),
+        lease: spawn("lease", TaskKind::Service, lead.keep(lease, options.leader_lease, stop.clone(), doors.metrics)),
         mailbox,
         stop,
     })
@@ -256,15 +265,15 @@ async fn restored(
     state: &Store,
     clock: Clock,
     lead: &Lead,
-    board: &Board,
-    rooms: &Rooms,
+    (board, rooms): (&Board, &Rooms),
     mailbox: &Mailbox,
+    metrics: &Metrics,
 ) -> Result<Actor, StartError> {
     let (journal, records) = Journal::open(state).await?;
     let fold = Fold::of(&records)?;
     let (jobs, last_generation) = (fold.jobs(), fold.last_generation);
-    let scribe =
-        Scribe::start(journal, state.fenced(lead.fence()), fold, options.compact_after, clock, mailbox.clone());
+    let fenced = state.fenced(lead.fence());
+    let scribe = Scribe::start(journal, fenced, fold, options.compact_after, clock, mailbox.clone(), metrics.clone());
     let mut actor = Actor {
         core: Core::new(options.core.clone(), last_generation),
         clock,
@@ -274,6 +283,7 @@ async fn restored(
         submissions: VecDeque::new(),
         state: state.clone(),
         board: board.clone(),
+        metrics: metrics.clone(),
         rooms: rooms.clone(),
         mailbox: mailbox.clone(),
         flush: options.flush,

@@ -13,6 +13,8 @@ mod journal;
 mod kit;
 #[path = "it/life.rs"]
 mod life;
+#[path = "it/metrics.rs"]
+mod metrics;
 #[path = "it/page.rs"]
 mod page;
 #[path = "it/refusals.rs"]

@@ -7,7 +7,6 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use axum::Router;
 use r2o_proto::token::{TokenChannel, TokenFile};
 use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{Draining, Goodbye, Hello, LogLine, Prepared, Ready};
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::RunOptions;
 use crate::leave::{Request, Requests};
+use crate::metrics::{self, Metrics};
 use crate::session::{self, Outbox};
 use crate::trainer::{self, Task, Trainer};
 use crate::{logs, wire};
@@ -88,6 +88,7 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
     let channel = token.clone().on(session::channel(&options.coordinator, options.tls.clone())?);
     let (events, mut event_queue) = mpsc::unbounded_channel();
     let (outboxes, mut outbox_queue) = mpsc::unbounded_channel();
+    let metrics = Metrics::default();
     let settings = trainer::Settings {
         device,
         threads,
@@ -97,6 +98,7 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         flip_bit_at: options.flip_bit_at,
         advertise: options.advertise,
         channel: channel.clone(),
+        metrics: Arc::clone(&metrics),
         runtime: tokio::runtime::Handle::current(),
     };
     let mut agent = Agent {
@@ -113,8 +115,9 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         drain_deadline: Duration::from_secs(options.drain_deadline),
     };
     let (pages, stop) = (web::Pages::default(), CancellationToken::new());
+    let served = certificate(&options.tls)?;
     let _web = match options.http {
-        Some(address) => Some(serve_web(address, &options.tls, pages.clone(), stop.clone()).await?),
+        Some(address) => Some(serve_web(address, served.clone(), pages.clone(), stop.clone()).await?),
         None => None,
     };
     let _stops_at_the_end = stop.drop_guard();
@@ -122,7 +125,7 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
     let name = agent.hello.borrow().worker.clone();
     tracing::info!(worker = name, device = %device, threads, "worker started");
     agent.connect();
-    pages.open(Router::new());
+    pages.open(metrics::page(metrics, served));
     loop {
         // An outbox comes before the Connected event that belongs to it, hence the fixed order.
         let event = tokio::select! {
@@ -154,15 +157,19 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
     }
 }
 
+/// What it serves its own pages with, if it has a certificate.
+fn certificate(tls: &ClientTls) -> Result<Option<ServerTls>> {
+    let files = tls.cert.clone().zip(tls.key.clone()).map(|(cert, key)| ServerTlsFiles { cert, key, client_ca: None });
+    Ok(files.map(|files| ServerTls::open(files, Alpn::Web)).transpose()?)
+}
+
 /// Probes and metrics, which say nothing that is secret: in TLS when this worker has a certificate.
 async fn serve_web(
     address: SocketAddr,
-    tls: &ClientTls,
+    tls: Option<ServerTls>,
     pages: web::Pages,
     stop: CancellationToken,
 ) -> Result<TaskHandle<std::io::Result<()>>> {
-    let files = tls.cert.clone().zip(tls.key.clone()).map(|(cert, key)| ServerTlsFiles { cert, key, client_ca: None });
-    let tls = files.map(|files| ServerTls::open(files, Alpn::Web)).transpose()?;
     let cannot = || format!("cannot listen on {address}; choose another --http address");
     let listener = TcpListener::bind(address).await.with_context(cannot)?;
     let incoming = Incoming::new(listener, tls, Limits { connections: WEB_CONNECTIONS, ..Limits::of_process() })?;

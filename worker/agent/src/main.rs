@@ -6,6 +6,7 @@ mod cli;
 mod gallery;
 mod leave;
 mod logs;
+mod metrics;
 mod session;
 mod store;
 mod trainer;

@@ -25,6 +25,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::cli::DeviceChoice;
+use crate::metrics::Metrics;
 use crate::session::Outbox;
 use running::Running;
 
@@ -46,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) advertise: String,
     /// To the coordinator.
     pub(crate) channel: TokenChannel,
+    /// What is measured.
+    pub(crate) metrics: Metrics,
     /// For storage and rendezvous calls from the computing thread.
     pub(crate) runtime: Handle,
 }

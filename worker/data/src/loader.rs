@@ -98,6 +98,12 @@ impl Loader {
         Ok(batch)
     }
 
+    /// Batches that wait to be taken.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.batches.len()
+    }
+
     /// What this loader has done so far.
     #[must_use]
     pub fn stats(&self) -> Arc<LoaderStats> {

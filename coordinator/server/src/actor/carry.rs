@@ -39,6 +39,9 @@ impl Actor {
                 self.send(session, Kind::Assignment(wire::assignment(&assignment)));
             }
             Command::Grant { sessions, ticket } => {
+                if let Some(entry) = self.board.get(&ticket.job) {
+                    entry.metrics.granted(ticket.step + 1);
+                }
                 self.send_all(&sessions, &Kind::Ticket(wire::ticket(&ticket)));
             }
             Command::TakeCheckpoint { sessions, job, generation, step } => {
@@ -116,6 +119,8 @@ impl Actor {
         tracing::warn!(session, "closing a worker's stream: {reason}");
         if refuse {
             self.send(session, Kind::Refused(Refused { reason }));
+        } else {
+            self.metrics.leases_lost.inc(&[]);
         }
         self.hang_up(session);
     }

@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 
 use super::base::Base;
 use super::{Settings, failure_of};
+use crate::metrics::{self, Loaded, Metrics};
 use crate::session::Outbox;
 use crate::{checkpoint, gallery, wire};
 
@@ -26,6 +27,8 @@ pub(super) struct Running {
     base: Box<Base>,
     loader: Loader,
     outbox: Outbox,
+    metrics: Metrics,
+    loaded: Loaded,
     runtime: Handle,
     audit: bool,
     flip_bit_at: Option<u64>,
@@ -40,6 +43,8 @@ impl Running {
         outbox: Outbox,
     ) -> Self {
         Self {
+            metrics: Arc::clone(&settings.metrics),
+            loaded: Loaded::default(),
             runtime: settings.runtime.clone(),
             audit: settings.audit,
             flip_bit_at: settings.flip_bit_at,
@@ -75,6 +80,7 @@ impl Running {
         }
         let waited = Instant::now();
         let batch = self.loader.next().context("reading the next batch").map_err(failure_of)?;
+        self.loaded.count(&self.metrics, self.loader.ready(), &self.loader.stats());
         let data_wait = waited.elapsed().as_secs_f64();
         if (batch.step, batch.epoch) != (ticket.step, ticket.epoch) {
             return Err(Failure::Job(format!(
@@ -103,14 +109,19 @@ impl Running {
         let ranks = checkpoint::share(&sizes, self.assignment.members.len());
         let mine: Vec<&str> =
             sizes.iter().zip(&ranks).filter(|(_, rank)| **rank == self.assignment.rank).map(|(t, _)| t.0).collect();
+        let began = Instant::now();
         let copy = self.base.engine.begin_copy(&mine).map_err(failure_of)?;
         let (store, outbox) = (self.base.store.clone(), self.outbox.clone());
         let (job, generation) = (self.assignment.job.clone(), self.assignment.generation);
+        let metrics = Arc::clone(&self.metrics);
         let _entered = self.runtime.enter();
         let _runs_on = r2o_telemetry::spawn("checkpoint upload", TaskKind::Work, async move {
             let copied = r2o_telemetry::spawn_blocking("state copy", TaskKind::Work, || copy.wait()).await;
             let tensors = copied.map_err(anyhow::Error::new).and_then(|copied| Ok(copied?));
+            metrics.copy_seconds.observe(&[], began.elapsed().as_secs_f64());
+            let began = Instant::now();
             let part = checkpoint::upload(store, job, generation, step, tensors).await;
+            metrics::upload(&metrics, &part, began.elapsed());
             outbox.send(wire::message(Kind::CheckpointPart(part)));
         });
         Ok(())
@@ -176,6 +187,8 @@ impl Running {
             }
             own.timings.push(timing("hash_state", start.elapsed().as_secs_f64()));
         }
+        let images = own.lanes.len() * self.base.job.spec.batch.samples_per_lane as usize;
+        metrics::step(&self.metrics, &own.timings, images);
         self.outbox.send(wire::message(Kind::StepReport(own)));
         Ok(())
     }

@@ -1,0 +1,105 @@
+//! What a worker measures: its steps, its data, its share of checkpoints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::http::header;
+use axum::routing::get;
+use r2o_data::{LoaderStats, Skip, Stage};
+use r2o_proto::v1::{CheckpointPart, Timing};
+use r2o_telemetry::metrics::{CONTENT_TYPE, table};
+use r2o_transport::{Peer, ServerTls};
+
+/// All metrics of a worker. Cheap to clone.
+pub(crate) type Metrics = Arc<table::Worker>;
+
+/// A step of this worker's own lanes.
+pub(crate) fn step(metrics: &Metrics, timings: &[Timing], images: usize) {
+    metrics.steps.inc(&[]);
+    metrics.images.add(&[], images as f64);
+    for timing in timings {
+        metrics.phase_seconds.observe(&[&timing.phase], timing.seconds);
+    }
+}
+
+/// What was counted of a loader. Each generation has a loader of its own, which begins at nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    images: u64,
+    chunks_kept: u64,
+    chunks_read: u64,
+    bytes_read: u64,
+    nanoseconds: [u64; Stage::ALL.len()],
+    skipped: [u64; Skip::ALL.len()],
+}
+
+impl Loaded {
+    /// Counts what the loader did since the last time.
+    pub(crate) fn count(&mut self, metrics: &Metrics, ready: usize, stats: &LoaderStats) {
+        metrics.loader_queue.set(&[], ready as f64);
+        metrics.loader_images.add(&[], since(&mut self.images, stats.images()));
+        metrics.loader_chunks.add(&["memory"], since(&mut self.chunks_kept, stats.chunks_kept()));
+        metrics.loader_chunks.add(&["store"], since(&mut self.chunks_read, stats.chunks_read()));
+        metrics.loader_read.add(&[], since(&mut self.bytes_read, stats.bytes_read()));
+        for (stage, before) in Stage::ALL.into_iter().zip(&mut self.nanoseconds) {
+            let seconds = since(before, stats.nanoseconds(stage)) / 1e9;
+            metrics.loader_stages.add(&[stage.word()], seconds);
+        }
+        for (skip, before) in Skip::ALL.into_iter().zip(&mut self.skipped) {
+            metrics.loader_skipped.add(&[skip.word()], since(before, stats.skipped(skip)));
+        }
+    }
+}
+
+fn since(before: &mut u64, now: u64) -> f64 {
+    now.saturating_sub(std::mem::replace(before, now)) as f64
+}
+
+/// A share of a checkpoint that was uploaded, or was not.
+pub(crate) fn upload(metrics: &Metrics, part: &CheckpointPart, took: Duration) {
+    if part.error.is_empty() {
+        metrics.upload_seconds.observe(&[], took.as_secs_f64());
+        metrics.upload_bytes.add(&[], part.tensors.iter().map(|tensor| tensor.bytes).sum::<u64>() as f64);
+    } else {
+        metrics.upload_failures.inc(&[]);
+    }
+}
+
+/// `/metrics`, for anybody: no number is secret.
+pub(crate) fn page(metrics: Metrics, tls: Option<ServerTls>) -> Router {
+    let show = move |ConnectInfo(peer): ConnectInfo<Peer>| async move {
+        peer.standing.let_in();
+        metrics.look(tls.as_ref().map(ServerTls::expires));
+        ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.registry().text())
+    };
+    Router::new().route("/metrics", get(show))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_counted_on_from_where_it_was() {
+        let mut before = 3;
+        assert_eq!((since(&mut before, 5), since(&mut before, 5), before), (2.0, 0.0, 5));
+    }
+
+    #[test]
+    fn words_of_the_loader_are_declared() {
+        assert_eq!(Stage::ALL.map(Stage::word), table::STAGES);
+        assert_eq!(Skip::ALL.map(Skip::word), table::SKIPS);
+    }
+
+    #[test]
+    fn an_upload_that_failed_counts_no_bytes() {
+        let metrics = Metrics::default();
+        let part = CheckpointPart { error: "no space".to_owned(), ..CheckpointPart::default() };
+        upload(&metrics, &part, Duration::from_secs(1));
+        let text = metrics.registry().text();
+        assert!(text.contains("r2o_checkpoint_upload_failures_total 1.0"), "{text}");
+        assert!(text.contains("r2o_checkpoint_upload_bytes_total 0.0"), "{text}");
+    }
+}
