@@ -1,5 +1,6 @@
 //! The core under hand-written and random events.
 
+mod grow;
 mod kit;
 mod large;
 mod life;

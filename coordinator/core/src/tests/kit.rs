@@ -228,3 +228,14 @@ impl Kit {
         self.log.iter().filter_map(answer).collect()
     }
 }
+
+/// A job of two epochs whose generation forms on so many workers.
+pub(super) fn started(fleet: &str, workers: u64) -> Kit {
+    let mut kit = Kit::new();
+    for session in 1..=workers {
+        kit.join(session, &format!("w{session}"));
+    }
+    kit.feed(submit(job("a", 2, fleet), 0, Resume::Fresh));
+    kit.wait(100);
+    kit
+}

@@ -1,17 +1,7 @@
 //! Lives of jobs, one rule per test.
 
-use super::kit::{Kit, job, submit};
+use super::kit::{Kit, job, started, submit};
 use crate::*;
-
-fn started(fleet: &str, workers: u64) -> Kit {
-    let mut kit = Kit::new();
-    for session in 1..=workers {
-        kit.join(session, &format!("w{session}"));
-    }
-    kit.feed(submit(job("a", 2, fleet), 0, Resume::Fresh));
-    kit.wait(100);
-    kit
-}
 
 #[test]
 fn a_job_trains_saves_and_succeeds() {
@@ -158,46 +148,6 @@ fn steps_that_only_a_survivor_knows_of_count() {
     assert_eq!(kit.committed(), [0, 1], "not more than the state holds");
     kit.run();
     assert_eq!(kit.committed(), (0..8).collect::<Vec<_>>());
-}
-
-#[test]
-fn a_worker_that_comes_later_prepares_and_joins_between_two_steps() {
-    let mut kit = started("{}", 1);
-    kit.work(1);
-    kit.work(1);
-    assert_eq!(kit.view("a").members.len(), 1);
-    kit.join(2, "w2");
-    assert!(kit.log.iter().any(|c| matches!(c, Command::Prepare { session: 2, .. })));
-    kit.work(2);
-    assert_eq!(kit.view("a").generation, 1, "granted steps are computed first");
-    while kit.view("a").generation == 1 {
-        assert!(kit.work(1));
-    }
-    assert_eq!(kit.view("a").members.len(), 2);
-    kit.run();
-    assert_eq!(kit.view("a").state, JobState::Succeeded);
-    assert_eq!(kit.committed(), (0..8).collect::<Vec<_>>());
-    assert_eq!(kit.view("a").generation, 2);
-}
-
-#[test]
-fn who_prepares_waits_for_one_step_and_not_for_a_window() {
-    let mut kit = started("{}", 1);
-    let granted = |kit: &Kit| kit.log.iter().filter(|c| matches!(c, Command::Grant { .. })).count() as u64;
-    let ahead = |kit: &Kit| granted(kit) - kit.view("a").committed;
-    assert!(kit.work(1) && kit.work(1));
-    assert!(ahead(&kit) > 1, "usually the next step is there before it is asked for");
-    kit.join(2, "w2");
-    while ahead(&kit) > 1 {
-        assert!(kit.work(1));
-    }
-    for _ in 0..3 {
-        assert!(kit.work(1), "the others train on meanwhile");
-        assert_eq!(ahead(&kit), 1);
-    }
-    assert!(kit.work(2), "it is prepared");
-    assert!(kit.work(1), "the step on its way");
-    assert_eq!(kit.view("a").generation, 2);
 }
 
 #[test]

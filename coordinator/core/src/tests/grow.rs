@@ -1,0 +1,44 @@
+//! Workers that join a job while it trains.
+
+use super::kit::{Kit, started};
+use crate::*;
+
+#[test]
+fn a_worker_that_comes_later_prepares_and_joins_between_two_steps() {
+    let mut kit = started("{}", 1);
+    kit.work(1);
+    kit.work(1);
+    assert_eq!(kit.view("a").members.len(), 1);
+    kit.join(2, "w2");
+    assert!(kit.log.iter().any(|c| matches!(c, Command::Prepare { session: 2, .. })));
+    kit.work(2);
+    assert_eq!(kit.view("a").generation, 1, "granted steps are computed first");
+    while kit.view("a").generation == 1 {
+        assert!(kit.work(1));
+    }
+    assert_eq!(kit.view("a").members.len(), 2);
+    kit.run();
+    assert_eq!(kit.view("a").state, JobState::Succeeded);
+    assert_eq!(kit.committed(), (0..8).collect::<Vec<_>>());
+    assert_eq!(kit.view("a").generation, 2);
+}
+
+#[test]
+fn who_prepares_waits_for_one_step_and_not_for_a_window() {
+    let mut kit = started("{}", 1);
+    let granted = |kit: &Kit| kit.log.iter().filter(|c| matches!(c, Command::Grant { .. })).count() as u64;
+    let ahead = |kit: &Kit| granted(kit) - kit.view("a").committed;
+    assert!(kit.work(1) && kit.work(1));
+    assert!(ahead(&kit) > 1, "usually the next step is there before it is asked for");
+    kit.join(2, "w2");
+    while ahead(&kit) > 1 {
+        assert!(kit.work(1));
+    }
+    for _ in 0..3 {
+        assert!(kit.work(1), "the others train on meanwhile");
+        assert_eq!(ahead(&kit), 1);
+    }
+    assert!(kit.work(2), "it is prepared");
+    assert!(kit.work(1), "the step on its way");
+    assert_eq!(kit.view("a").generation, 2);
+}
