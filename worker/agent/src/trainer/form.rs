@@ -109,7 +109,7 @@ fn take_over(base: &mut Base, assignment: &Assignment, since: u64, outbox: &Outb
     let Some(newest) = all.iter().copied().filter(|step| *step != NOTHING).max() else {
         return Err(collective_failure(anyhow!("none of the members holds the state that they were to go on with")));
     };
-    let (rank, source) = (assignment.rank, all.iter().position(|step| *step == newest).unwrap_or_default());
+    let source = all.iter().position(|step| *step == newest).unwrap_or_default();
     // Everybody says what it knows: who joined a moment ago knows nothing of the steps before.
     let reports: Vec<_> =
         base.reports.iter().filter(|r| mine.is_some() && r.step >= assignment.step).cloned().collect();
@@ -125,8 +125,7 @@ fn take_over(base: &mut Base, assignment: &Assignment, since: u64, outbox: &Outb
         }
         base.engine.share_state(source).map_err(collective_failure)?;
         base.step = newest;
-        // Who held it already need not look at it again, which would hold everybody up.
-        same_state(base, assignment, rank == source || mine != Some(newest))?;
+        same_state(base, assignment)?;
         tracing::info!(step = newest, source, behind = ?mine, "received the state from a peer");
     }
     Ok(())
@@ -136,7 +135,7 @@ fn take_over(base: &mut Base, assignment: &Assignment, since: u64, outbox: &Outb
 fn settle(base: &mut Base, assignment: &Assignment) -> Result<(), Failure> {
     base.reports.clear();
     base.step = assignment.step;
-    same_state(base, assignment, true)
+    same_state(base, assignment)
 }
 
 /// Loads the state of a checkpoint, every tensor checked against its hash.
@@ -163,22 +162,18 @@ fn restore(settings: &Settings, base: &mut Base, key: &str, step: u64) -> Result
     Ok(())
 }
 
-/// Replicas that start from different weights would train apart without anybody noticing: those that `compare` do so by the
-/// hash of what they hold. Collective.
-fn same_state(base: &Base, assignment: &Assignment, compare: bool) -> Result<(), Failure> {
+/// Replicas that start from different weights would train apart without anybody noticing: compare hashes first.
+fn same_state(base: &Base, assignment: &Assignment) -> Result<(), Failure> {
     if assignment.members.len() == 1 {
         return Ok(());
     }
-    // One hash in 2^64 means "not compared", too, and is then not.
-    let mine = if compare { base.engine.digest().map_err(failure_of)? } else { NOTHING };
+    let mine = base.engine.digest().map_err(failure_of)?;
     let all = base.engine.gather(mine).map_err(collective_failure)?;
-    let mut held = all.iter().enumerate().filter(|(_, hash)| **hash != NOTHING);
-    let Some((first, hash)) = held.next() else { return Ok(()) };
-    match held.find(|(_, theirs)| *theirs != hash) {
+    match all.iter().position(|theirs| *theirs != mine) {
         None => Ok(()),
-        Some((other, _)) => Err(Failure::Job(format!(
+        Some(rank) => Err(Failure::Job(format!(
             "worker {} starts from another state than worker {}: are they of the same build and kind of processor?",
-            assignment.members[other].worker, assignment.members[first].worker
+            assignment.members[rank].worker, assignment.members[assignment.rank].worker
         ))),
     }
 }
