@@ -37,9 +37,9 @@ pub enum JournalError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A number between the first and the last record has no record.
+    /// A number from the first that counts to the last record has no record.
     #[error(
-        "journal under {url} lacks record {missing} although later ones exist; restore it, nothing is started without it"
+        "journal under {url} lacks record {missing} although later ones were written; restore it, nothing is started without it"
     )]
     Gap {
         /// The journal.
@@ -169,7 +169,7 @@ pub enum Found {
 /// When the store fails.
 pub async fn inspect(store: &Store) -> Result<Vec<(u64, Found)>, StorageError> {
     let (first, there) = numbers(store).await?;
-    let Some(last) = there.last().copied() else { return Ok(Vec::new()) };
+    let Some(last) = there.last().copied().or((first > 0).then_some(first)) else { return Ok(Vec::new()) };
     let look = |number: u64| {
         let (store, there) = (store.clone(), there.binary_search(&number).is_ok());
         async move {
@@ -241,7 +241,12 @@ async fn appeared(store: &Store, first: u64, missing: u64) -> Result<bool, Stora
     Ok(store.head(&key(missing)).await?.is_some() || self::first(store).await? != first)
 }
 
+/// The first number without a record. Where a journal begins with a later record than 0 there is one at least: a new start in
+/// its place would forget every job.
 fn first_gap(first: u64, numbers: &[u64]) -> Option<u64> {
+    if numbers.is_empty() {
+        return (first > 0).then_some(first);
+    }
     (first..).zip(numbers).find(|(expected, number)| expected != *number).map(|(expected, _)| expected)
 }
 

@@ -177,6 +177,25 @@ async fn a_record_that_others_built_on_stays() {
     }
 }
 
+#[tokio::test]
+async fn a_journal_without_its_beginning_is_no_new_one() {
+    let store = memory();
+    let (mut journal, _) = Journal::open(&store).await.unwrap();
+    for number in 0..4 {
+        journal.append(number, b"a").await.unwrap();
+    }
+    let lacks = |error: JournalError| match error {
+        JournalError::Gap { missing, .. } => missing,
+        other => panic!("{other}"),
+    };
+    store.delete(&key(0)).await.unwrap();
+    assert_eq!(lacks(Journal::open(&store).await.unwrap_err()), 0);
+    trim(&store, 3).await.unwrap();
+    store.delete(&key(3)).await.unwrap();
+    assert_eq!(lacks(Journal::open(&store).await.unwrap_err()), 3, "not even where all records are gone");
+    assert_eq!(inspect(&store).await.unwrap(), [(3, Found::Missing)]);
+}
+
 /// It dies before it can learn that it was late.
 #[tokio::test]
 async fn a_late_record_of_a_dead_coordinator_is_no_gap() {
