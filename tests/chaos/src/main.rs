@@ -56,8 +56,11 @@ async fn main() -> Result<()> {
             number: number as u64,
             faults,
             kinds: arguments.kind.clone(),
-            size: Size { image: arguments.image_size, samples_per_lane: arguments.samples_per_lane },
-            reproducible: !arguments.fast,
+            size: Size {
+                image: arguments.image_size,
+                samples_per_lane: arguments.samples_per_lane,
+                reproducible: !arguments.fast,
+            },
         };
         match run(&trial, heard).await? {
             Ok(more) => {

@@ -55,7 +55,7 @@ impl Chaos {
     /// When the fleet does not start.
     pub async fn start(
         name: &str,
-        (size, reproducible): (Size, bool),
+        size: Size,
         (ground, options): (Ground, FleetOptions),
         faults: &[Fault],
     ) -> Result<Self> {
@@ -65,7 +65,7 @@ impl Chaos {
         };
         let steps: u64 = faults.iter().map(steps).sum();
         let mut job = demo_job(name, ground.folder.path(), 1)?;
-        job.spec.reproducible = reproducible;
+        job.spec.reproducible = size.reproducible;
         job.spec.data.image_size = size.image;
         job.spec.batch.samples_per_lane = size.samples_per_lane;
         job.spec.epochs = steps.div_ceil(steps_per_epoch(&job));
@@ -223,19 +223,19 @@ pub struct Trial {
     pub faults: usize,
     /// Of these kinds; empty: of all.
     pub kinds: Vec<Kind>,
-    /// How large a step is.
+    /// What a step is.
     pub size: Size,
-    /// Whether the weights must be those of an undisturbed run, bit by bit.
-    pub reproducible: bool,
 }
 
-/// How large a step is: it has four lanes.
+/// What a step is: it has four lanes.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     /// Side of the images in pixels, a multiple of 32.
     pub image: u32,
     /// Images of a lane.
     pub samples_per_lane: u32,
+    /// Whether the weights must be those of an undisturbed run, bit by bit.
+    pub reproducible: bool,
 }
 
 fn steps_per_epoch(job: &TrainJob) -> u64 {
@@ -248,14 +248,14 @@ fn steps_per_epoch(job: &TrainJob) -> u64 {
 /// # Errors
 /// When the fleet does not recover, or its run ends differently.
 pub async fn run(trial: &Trial, mut heard: impl FnMut(&Outcome)) -> Result<Result<Vec<Outcome>, String>> {
-    let Trial { place, seed, number, faults, kinds, size, reproducible } = trial;
+    let Trial { place, seed, number, faults, kinds, size } = trial;
     let ground = match Ground::open(*place)? {
         Ok(ground) => ground,
         Err(lacks) => return Ok(Err(lacks)),
     };
     let wanted = |kind| ground.0.has(kind) && (kinds.is_empty() || kinds.contains(&kind));
     let faults = crate::fault::draw(*seed, *number, *faults, wanted);
-    let mut chaos = Chaos::start(&format!("chaos-{number}"), (*size, *reproducible), ground, &faults).await?;
+    let mut chaos = Chaos::start(&format!("chaos-{number}"), *size, ground, &faults).await?;
     let mut outcomes = Vec::new();
     for (at, fault) in faults.iter().enumerate() {
         let outcome = chaos.suffer(fault).await;

@@ -6,8 +6,8 @@ use r2o_chaos::{Place, Size, Trial, run, table};
 use r2o_test_kit::not_run;
 
 async fn suffer(place: Place, faults: usize) -> Result<()> {
-    let size = Size { image: 32, samples_per_lane: 8 };
-    let trial = Trial { place, seed: 1, number: 0, faults, kinds: Vec::new(), size, reproducible: true };
+    let size = Size { image: 32, samples_per_lane: 8, reproducible: true };
+    let trial = Trial { place, seed: 1, number: 0, faults, kinds: Vec::new(), size };
     match run(&trial, |outcome| println!("{outcome:?}")).await? {
         Ok(outcomes) => println!("{}", table(&outcomes)),
         Err(lacks) => not_run(&lacks),

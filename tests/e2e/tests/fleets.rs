@@ -10,7 +10,7 @@ use tempfile::TempDir;
 /// 134 photographs give so many steps of 32 images.
 const STEPS_PER_EPOCH: u64 = 4;
 
-/// Numbers of workers, and epochs. Long runs on 1, 2, 3, 5 and 8 workers take half an hour on two cores: they are asked for,
+/// Numbers of workers, and epochs. Long runs on 1, 2, 3, 5 and 8 workers take twenty minutes on two cores: they are asked for,
 /// as `R2O_FLEETS=1,2,3,5,8`.
 fn extent() -> Result<(Vec<usize>, u64)> {
     let Ok(fleets) = std::env::var("R2O_FLEETS") else { return Ok((vec![3, 8], 6)) };
