@@ -66,7 +66,7 @@ impl Default for Config {
             grow_window_ms: 300,
             form_timeout_ms: 600_000,
             window: 16,
-            ahead_ms: 500,
+            ahead_ms: 250,
             stall_ms: 300_000,
             parity_steps: 100,
             quarantine_ms: 10_000,
@@ -156,6 +156,7 @@ impl Core {
             _ => self.unsettled = true,
         }
         self.dispatch(now, event);
+        self.grant_due(now);
         if self.unsettled || self.config.eager || self.next_deadline().is_some_and(|at| at <= now) {
             self.settle(now);
         }
@@ -238,7 +239,8 @@ impl Core {
             _ => None,
         });
         let stalls = self.jobs.values().filter_map(|job| self.stalls_at(job));
-        jobs.chain(stalls).chain(self.workers_due).chain(self.settle_at).min()
+        let grants = self.jobs.values().filter_map(|job| job.active()?.grants_at);
+        jobs.chain(stalls).chain(grants).chain(self.workers_due).chain(self.settle_at).min()
     }
 
     /// When the next lease, quarantine or window of a worker ends. Heartbeats only move that later, so it is looked at again

@@ -329,6 +329,7 @@ fn generation(now: Millis, number: u64, start: Start, members: &Arc<Vec<Member>>
         closing: None,
         training_since: None,
         granted: job.committed,
+        grants_at: None,
         reports: BTreeMap::new(),
         last_commit_at: now,
         pending: None,

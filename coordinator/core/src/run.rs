@@ -122,7 +122,8 @@ impl Core {
     }
 
     /// Grants as many steps as the window allows, and takes the checkpoints that are due between them; none in a generation
-    /// that is to end. While a worker prepares to join, one at a time: it will wait for what is granted.
+    /// that is to end. Who joins waits for what is granted: a long step is granted just before it is to begin, and while a
+    /// worker prepares, one at a time.
     pub(crate) fn grant(&mut self, now: Millis, name: &str) {
         loop {
             if self.close_when_due(now, name) {
@@ -131,9 +132,16 @@ impl Core {
             self.take_due_checkpoint(now, name);
             let Some(job) = self.jobs.get_mut(name) else { return };
             let (steps, committed, window) = (job.steps(), job.committed, window(&self.config, job));
+            let early = until_next(&self.config, job);
             let Phase::Active(generation) = &mut job.phase else { return };
             let step = generation.granted;
+            generation.grants_at = None;
             if generation.training_since.is_none() || step >= steps || step >= committed + window {
+                return;
+            }
+            let at = generation.last_commit_at + early;
+            if step > committed && now < at {
+                generation.grants_at = Some(at);
                 return;
             }
             // Looked for last: this runs with every report of every worker.
@@ -145,6 +153,18 @@ impl Core {
             let (sessions, number) = (generation.sessions(), generation.number);
             let Some(ticket) = self.ticket(name, number, step) else { return };
             self.out.push(Command::Grant { sessions, ticket });
+        }
+    }
+
+    /// Grants what was held back until now.
+    pub(crate) fn grant_due(&mut self, now: Millis) {
+        let due = |job: &Job| job.active().and_then(|g| g.grants_at).is_some_and(|at| at <= now);
+        let names: Vec<String> = self.jobs.iter().filter(|(_, job)| due(job)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            if let Some(Phase::Active(generation)) = self.jobs.get_mut(&name).map(|job| &mut job.phase) {
+                generation.grants_at = None;
+            }
+            self.grant(now, &name);
         }
     }
 
@@ -252,6 +272,13 @@ fn window(config: &Config, job: &Job) -> u64 {
     let Some(step_ms) = job.step_ms else { return config.window.min(2) };
     let steps = config.ahead_ms as f64 / step_ms.max(0.01);
     (1 + steps.ceil() as u64).clamp(2, config.window.max(2))
+}
+
+/// How long after a commit the step after the one at work is granted: that may begin earlier than the last ones let expect,
+/// but hardly by so much.
+fn until_next(config: &Config, job: &Job) -> Millis {
+    let step_ms = job.step_ms.map_or(0, |ms| ms as Millis);
+    step_ms.saturating_sub(config.ahead_ms)
 }
 
 /// One step out of its ranks' parts. Sums run in lane order, so that they do not depend on who computed what.

@@ -215,6 +215,8 @@ pub(crate) struct Generation {
     pub(crate) training_since: Option<Millis>,
     /// The next step that was not granted yet.
     pub(crate) granted: u64,
+    /// When that is due to be granted; none: with the next commit.
+    pub(crate) grants_at: Option<Millis>,
     /// Reports by rank of granted steps that are not committed.
     pub(crate) reports: BTreeMap<u64, Gathering<StepReport>>,
     pub(crate) last_commit_at: Millis,

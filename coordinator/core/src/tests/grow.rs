@@ -42,3 +42,21 @@ fn who_prepares_waits_for_one_step_and_not_for_a_window() {
     assert!(kit.work(1), "the step on its way");
     assert_eq!(kit.view("a").generation, 2);
 }
+
+#[test]
+fn a_long_step_is_granted_just_before_it_is_to_begin() {
+    let mut kit = started("{}", 1);
+    let granted = |kit: &Kit| kit.log.iter().filter(|c| matches!(c, Command::Grant { .. })).count() as u64;
+    let ahead = |kit: &Kit| granted(kit) - kit.view("a").committed;
+    for _ in 0..4 {
+        kit.wait(1_000);
+        assert!(kit.work(1));
+    }
+    assert_eq!(ahead(&kit), 1, "who comes now waits for the step at work alone");
+    let at = kit.core.next_deadline().unwrap();
+    assert!((kit.now + 500..kit.now + 1_000).contains(&at), "in good time: at {at}, now {}", kit.now);
+    kit.now = at;
+    kit.feed(Event::Tick);
+    assert_eq!(ahead(&kit), 2);
+    assert!(kit.core.next_deadline() > Some(kit.now), "it is granted once");
+}
