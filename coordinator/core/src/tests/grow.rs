@@ -60,3 +60,33 @@ fn a_long_step_is_granted_just_before_it_is_to_begin() {
     assert_eq!(ahead(&kit), 2);
     assert!(kit.core.next_deadline() > Some(kit.now), "it is granted once");
 }
+
+#[test]
+fn a_checkpoint_waits_for_who_is_about_to_join() {
+    let mut kit = started("{}", 1);
+    let taken = |kit: &Kit| {
+        kit.log.iter().find_map(|command| match command {
+            Command::TakeCheckpoint { generation, step, .. } => Some((*generation, *step)),
+            _ => None,
+        })
+    };
+    while kit.view("a").committed < 2 {
+        kit.wait(1_000);
+        assert!(kit.work(1));
+    }
+    kit.join(2, "w2");
+    while kit.view("a").committed < 5 {
+        assert!(kit.work(1));
+    }
+    assert_eq!(taken(&kit), None, "one is due after step 4, the end of the epoch");
+    assert!(kit.work(2), "it is prepared");
+    while kit.view("a").generation == 1 {
+        assert!(kit.work(1));
+    }
+    assert!(kit.work(1) && kit.work(2));
+    kit.wait(1_000);
+    let step = kit.view("a").committed + 1;
+    assert_eq!(taken(&kit), Some((2, step)), "between two steps of the generation with both");
+    kit.run();
+    assert_eq!(kit.view("a").state, JobState::Succeeded);
+}
