@@ -80,7 +80,7 @@ impl Core {
         if generation.training_since.is_none() {
             return true;
         }
-        if let Some(pending) = &generation.pending {
+        if let Some(pending) = generation.pending.as_ref().filter(|pending| !pending.yields(now, closing)) {
             // A checkpoint that is being written is not given up; training goes on meanwhile, unless the end waits for it.
             return closing.save_first && pending.step == generation.granted;
         }

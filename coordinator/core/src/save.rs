@@ -10,9 +10,6 @@ use crate::{Command, Core, Millis, Outcome, Refusal, Session, Tensor};
 /// The first pause after a checkpoint that could not be written; it doubles with each further one.
 const RETRY_MS: Millis = 1_000;
 
-/// For how long a checkpoint waits for who prepares to join, and would otherwise wait until it is written.
-const JOINING_MS: Millis = 1_000;
-
 impl Core {
     /// Asks for a checkpoint at the next step that is not granted, if one is due there.
     pub(crate) fn take_due_checkpoint(&mut self, now: Millis, name: &str) {
@@ -42,11 +39,6 @@ impl Core {
             job.saving.overdue |= step > 0 && (falls_on(job, step) || step == job.steps());
             return;
         }
-        let may_wait = job.saving.requests.is_empty() && step < job.steps();
-        if may_wait && self.workers.values().any(|worker| worker.prepares_for(name)) {
-            (job.saving.overdue, job.saving.retry_at) = (true, now + JOINING_MS);
-            return;
-        }
         self.take(now, name, step);
     }
 
@@ -58,7 +50,7 @@ impl Core {
         let requests = std::mem::take(&mut job.saving.requests);
         let Phase::Active(generation) = &mut job.phase else { return };
         let parts = Gathering::new(generation.members.len());
-        generation.pending = Some(Pending { step, parts, requests, committing: false });
+        generation.pending = Some(Pending { step, since: now, parts, requests, committing: false });
         let (sessions, number) = (generation.sessions(), generation.number);
         self.out.push(Command::TakeCheckpoint { sessions, job: name.to_owned(), generation: number, step });
     }

@@ -276,10 +276,15 @@ impl<T> Gathering<T> {
     }
 }
 
+/// A checkpoint that was begun so short a time ago may be given up for one with more workers.
+const YOUNG_MS: Millis = 2_000;
+
 /// A checkpoint that workers are uploading, or whose manifest is being written.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) step: u64,
+    /// When it was asked for.
+    pub(crate) since: Millis,
     pub(crate) parts: Gathering<Vec<Tensor>>,
     pub(crate) requests: Vec<u64>,
     pub(crate) committing: bool,
@@ -296,6 +301,14 @@ pub(crate) struct Closing {
     pub(crate) blame: Blame,
     /// Its workers are not the first to go on with it: a person sent it back to the queue.
     pub(crate) to_queue: bool,
+}
+
+impl Pending {
+    /// Whether it is no loss to begin again in the next generation, with those who would otherwise wait for it.
+    pub(crate) fn yields(&self, now: Millis, closing: &Closing) -> bool {
+        let grows = closing.blame == Blame::Nobody && !closing.save_first && !closing.to_queue;
+        grows && !self.committing && self.requests.is_empty() && now < self.since + YOUNG_MS
+    }
 }
 
 impl Closing {

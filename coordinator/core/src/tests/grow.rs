@@ -62,31 +62,27 @@ fn a_long_step_is_granted_just_before_it_is_to_begin() {
 }
 
 #[test]
-fn a_checkpoint_waits_for_who_is_about_to_join() {
-    let mut kit = started("{}", 1);
-    let taken = |kit: &Kit| {
-        kit.log.iter().find_map(|command| match command {
-            Command::TakeCheckpoint { generation, step, .. } => Some((*generation, *step)),
-            _ => None,
-        })
-    };
-    while kit.view("a").committed < 2 {
-        kit.wait(1_000);
-        assert!(kit.work(1));
+fn a_checkpoint_that_was_just_begun_gives_way_to_who_joins() {
+    for (age, yields) in [(0, true), (3_000, false)] {
+        let mut kit = started("{}", 1);
+        let asked = |kit: &Kit| {
+            let asked = kit.log.iter().filter_map(|command| match command {
+                Command::TakeCheckpoint { generation, step, .. } => Some((*generation, *step)),
+                _ => None,
+            });
+            asked.collect::<Vec<_>>()
+        };
+        while asked(&kit).is_empty() {
+            kit.wait(600);
+            assert!(kit.work(1));
+        }
+        kit.wait(age / 2);
+        kit.wait(age / 2);
+        kit.join(2, "w2");
+        assert!(kit.work(2), "it is prepared");
+        kit.run();
+        assert_eq!(asked(&kit)[..2], if yields { [(1, 4), (2, 4)] } else { [(1, 4), (2, 8)] }, "{age} ms");
+        assert_eq!(kit.view("a").state, JobState::Succeeded);
+        assert_eq!(kit.committed(), (0..8).collect::<Vec<_>>());
     }
-    kit.join(2, "w2");
-    while kit.view("a").committed < 5 {
-        assert!(kit.work(1));
-    }
-    assert_eq!(taken(&kit), None, "one is due after step 4, the end of the epoch");
-    assert!(kit.work(2), "it is prepared");
-    while kit.view("a").generation == 1 {
-        assert!(kit.work(1));
-    }
-    assert!(kit.work(1) && kit.work(2));
-    kit.wait(1_000);
-    let step = kit.view("a").committed + 1;
-    assert_eq!(taken(&kit), Some((2, step)), "between two steps of the generation with both");
-    kit.run();
-    assert_eq!(kit.view("a").state, JobState::Succeeded);
 }
