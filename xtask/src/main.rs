@@ -1,10 +1,11 @@
-//! The project's own commands: `cargo xtask setup | check | test | demo | bench | chaos | sim | schema | chart | sbom`.
+//! The project's own commands: `cargo xtask setup | check | test | demo | bench | chaos | sim | fuzz | schema | chart | sbom`.
 
 mod bench;
 mod chaos;
 mod chart;
 mod check;
 mod demo;
+mod fuzz;
 mod repo;
 mod sbom;
 mod schema;
@@ -40,6 +41,8 @@ enum Command {
     Chaos(chaos::Arguments),
     /// Run seeds of a fleet in virtual time; one seed prints what happened.
     Sim(sim::Arguments),
+    /// Feed random bytes to what reads from outside, guided by coverage, for some time each.
+    Fuzz(fuzz::Arguments),
     /// Write the JSON schema of job.yaml anew.
     Schema,
     /// Write the Helm chart's table of values and its copies of dashboards and alerts anew.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Chaos(arguments) => chaos::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Schema => schema::write(),
         Command::Chart => chart::write(),
         Command::Sbom(arguments) => sbom::run(&arguments),

@@ -234,7 +234,7 @@ fn unseal(bytes: &[u8]) -> Result<Manifest, String> {
     let at = text.rfind(SEAL).ok_or("it ends early, or has no seal")? + SEAL.len();
     let digest = text.get(at..at + SEAL_LENGTH).ok_or("it ends early")?;
     let blank = format!("{}{}{}", &text[..at], "0".repeat(SEAL_LENGTH), &text[at + SEAL_LENGTH..]);
-    if blake3::hash(blank.as_bytes()).to_hex().as_str() != digest {
+    if !cfg!(fuzzing) && blake3::hash(blank.as_bytes()).to_hex().as_str() != digest {
         return Err("its seal (BLAKE3) does not match its content".into());
     }
     serde_json::from_str(text).map_err(|e| e.to_string())
