@@ -8,6 +8,7 @@ pub mod job;
 pub mod plan;
 pub mod random;
 pub mod schedule;
+pub mod trace;
 
 pub use deal::deal_lanes;
 pub use digest::sample_digest;
@@ -19,3 +20,4 @@ pub use job::{
 pub use plan::{ChunkRef, EpochPlan, PlanError, steps_per_epoch};
 pub use random::Keyed;
 pub use schedule::{Clock, K_MAX, Schedule, k_at};
+pub use trace::{NoContext, TraceContext};
