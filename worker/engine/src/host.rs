@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Instant;
 
 use tch::{Kind, Tensor};
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
@@ -134,7 +135,12 @@ impl Engine {
     /// As [`Engine::step`].
     pub fn step_host(&mut self, batch: &HostBatch<'_>, ticket: &StepTicket) -> Result<StepOutput, StepError> {
         let input = |reason| StepError::Input { step: ticket.step, reason };
-        self.step_with(&batch.tensors(self.device).map_err(input)?, batch.words, ticket)
+        let began = Instant::now();
+        let tensors = batch.tensors(self.device).map_err(input)?;
+        let moved = began.elapsed().as_secs_f64();
+        let mut output = self.step_with(&tensors, batch.words, ticket)?;
+        output.timings.insert(0, ("to_device", moved));
+        Ok(output)
     }
 
     /// [`Engine::predict_masks`] from the raw views and priors of a batch: (N, M, M) labels.

@@ -1,5 +1,6 @@
 //! Every metric of R2O. Dashboards, alerts and the guide name only what stands here; tests hold them to it.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::declaration::{Declaration, Kind, Label, Unit, Values};
@@ -25,6 +26,7 @@ pub const WORKER_STATES: &[&str] = &["idle", "joining", "training"];
 /// Parts of a step, in their order.
 pub const PHASES: &[&str] = &[
     "data_wait",
+    "to_device",
     "mask_features",
     "masks",
     "align",
@@ -59,6 +61,8 @@ pub const SKIPS: &[&str] = &["empty", "unknown_format", "too_large", "broken", "
 /// What the coordinator does with storage.
 pub const OPERATIONS: &[&str] =
     &["journal", "lease", "history", "manifest", "locate", "retention", "report", "orphans"];
+/// Why a span did not come to the receiver of traces.
+pub const SPAN_LOSSES: &[&str] = &["queue_full", "not_sent", "rejected"];
 /// Words of events that are counted apart.
 pub const EVENTS: &[&str] = &[
     "CheckpointCommitted",
@@ -101,7 +105,7 @@ macro_rules! table {
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $name {
-            registry: Registry,
+            registry: Arc<Registry>,
             $(#[doc = $help] pub $field: $kind,)*
         }
 
@@ -120,7 +124,7 @@ macro_rules! table {
                 let mut registry = Registry::default();
                 let mut all = $all.iter();
                 $(let $field = registry.add(next(&mut all));)*
-                let made = Self { registry, $($field),* };
+                let made = Self { registry: Arc::new(registry), $($field),* };
                 let build = build_info();
                 made.build_info.set(&[build.version, build.platform], 1.0);
                 made
@@ -130,7 +134,7 @@ macro_rules! table {
         impl $name {
             /// All metrics of one process.
             #[must_use]
-            pub fn registry(&self) -> &Registry {
+            pub fn registry(&self) -> &Arc<Registry> {
                 &self.registry
             }
 
@@ -194,6 +198,7 @@ table! {
         journal_append: Histogram "r2o_journal_append_seconds" Seconds [] buckets STORAGE "Writing one record of the journal, tries that fail included.";
         storage_errors: Counter "r2o_storage_errors_total" None [of("operation", OPERATIONS)] "Failures of storage, by what was being done.";
         storage_retries: Counter "r2o_storage_retries_total" None [of("operation", OPERATIONS)] "What was tried again after a failure of storage.";
+        spans_lost: Counter "r2o_spans_lost_total" None [of("reason", SPAN_LOSSES)] "Spans of traces that were dropped, by why.";
         events: Counter "r2o_events_total" None [of("kind", EVENTS)] "Events of jobs by their word.";
     }
 }
@@ -217,6 +222,7 @@ table! {
         copy_seconds: Histogram "r2o_state_copy_seconds" Seconds [] buckets STORAGE "From the request for a checkpoint until the state lies in host memory, while training goes on.";
         upload_seconds: Histogram "r2o_checkpoint_upload_seconds" Seconds [] buckets STORAGE "Uploading this worker's share of a checkpoint and reading it back.";
         upload_bytes: Counter "r2o_checkpoint_upload_bytes_total" Bytes [] "Bytes of checkpoints uploaded.";
+        spans_lost: Counter "r2o_spans_lost_total" None [of("reason", SPAN_LOSSES)] "Spans of traces that were dropped, by why.";
         upload_failures: Counter "r2o_checkpoint_upload_failures_total" None [] "Shares of checkpoints that were not uploaded.";
     }
 }
