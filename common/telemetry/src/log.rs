@@ -7,6 +7,8 @@ use tracing_subscriber::{
     EnvFilter, Layer, Registry, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
 };
 
+use crate::json::JsonLines;
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -45,6 +47,8 @@ pub struct LogOptions {
     pub format: LogFormat,
     /// Filter directives, `info,r2o_data=debug`. `None`: `R2O_LOG`, then `RUST_LOG`, then `info`.
     pub filter: Option<String>,
+    /// Names and values that every JSON line has, such as the worker's.
+    pub fields: Vec<(&'static str, String)>,
 }
 
 impl LogOptions {
@@ -107,18 +111,18 @@ where
     let directives = options.directives();
     let filter = EnvFilter::try_new(&directives).map_err(|source| InitError::Filter { directives, source })?;
     let layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> =
-        extra.into_iter().map(|layer| layer.boxed()).chain([line_layer(options.format)]).collect();
+        extra.into_iter().map(|layer| layer.boxed()).chain([line_layer(options)]).collect();
     tracing_subscriber::registry().with(layers.with_filter(filter)).try_init().map_err(|_| InitError::AlreadySet)
 }
 
-fn line_layer<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+fn line_layer<S>(options: &LogOptions) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    match format {
+    match options.format {
         LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Json => lines.json().event_format(JsonLines::new(&options.fields)).boxed(),
     }
 }
 

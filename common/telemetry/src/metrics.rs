@@ -5,11 +5,12 @@
 
 mod declaration;
 mod family;
+mod histogram;
 mod process;
 mod registry;
 pub mod table;
 
 pub use declaration::{Declaration, Kind, Label, Unit, Values};
-pub use family::{Counter, Gauge, Histogram, OTHER};
+pub use family::{Counter, Gauge, Histogram, OTHER, Point, Reading};
 pub use process::Process;
 pub use registry::{CONTENT_TYPE, Registry};

@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::rendezvous::Rooms;
 use crate::scribe::{Purpose, Scribe};
+use crate::traces::Traces;
 
 /// How often the actor sees that it is running.
 const PULSE: Duration = Duration::from_millis(100);
@@ -102,6 +103,7 @@ pub(crate) struct Actor {
     pub(crate) state: Store,
     pub(crate) board: Board,
     pub(crate) metrics: Metrics,
+    pub(crate) traces: Traces,
     pub(crate) rooms: Rooms,
     pub(crate) mailbox: Mailbox,
     pub(crate) flush: Duration,

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use r2o_coordinator_core::{Event, Tensor};
 use r2o_storage::checkpoint::{self, CheckpointError, Committed, Keep, Manifest, TensorEntry};
 use r2o_storage::{Store, run};
+use r2o_telemetry::otlp::{Span, Spans};
 use r2o_telemetry::{TaskKind, build_info, chain, spawn_blocking};
-use r2o_types::TrainJob;
+use r2o_types::{TraceContext, TrainJob};
 
 use crate::board::Entry;
 use crate::metrics::Storage;
@@ -29,6 +30,8 @@ pub(crate) struct Commit {
     pub(crate) tensors: Vec<Tensor>,
     pub(crate) worker_version: String,
     pub(crate) unix_ms: i64,
+    /// The checkpoint's span, if it is traced.
+    pub(crate) trace: Option<(TraceContext, Spans)>,
 }
 
 /// Writes a manifest, then applies retention; nobody uploads meanwhile, because the core asks for the next checkpoint only
@@ -39,7 +42,7 @@ pub(crate) async fn commit(entry: Arc<Entry>, recorder: Option<Recorder>, commit
     let Commit { job, generation, step, .. } = &commit;
     let (job, generation, step) = (job.clone(), *generation, *step);
     let bytes = commit.tensors.iter().map(|tensor| tensor.bytes).sum();
-    let began = Instant::now();
+    let (trace, start, began) = (commit.trace.clone(), SystemTime::now(), Instant::now());
     let written = async {
         if let Some(recorder) = recorder {
             recorder.flush().await?;
@@ -47,7 +50,13 @@ pub(crate) async fn commit(entry: Arc<Entry>, recorder: Option<Recorder>, commit
         let _alone = entry.keeping.lock().await;
         write(&entry, commit).await
     };
-    match written.await {
+    let written = written.await;
+    if let Some((checkpoint, spans)) = trace {
+        let context = checkpoint.child("commit_checkpoint");
+        let error = written.as_ref().err().cloned();
+        spans.record(|| Span::under(checkpoint, "commit_checkpoint", context, start).failed(error));
+    }
+    match written {
         Ok(()) => {
             entry.metrics.checkpoint(bytes, began.elapsed().as_secs_f64());
             Event::CheckpointCommitted { job, generation, step }

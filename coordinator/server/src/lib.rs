@@ -31,6 +31,7 @@ mod rendezvous;
 mod scribe;
 mod service;
 mod tokens;
+mod traces;
 mod web;
 mod wire;
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use r2o_coordinator::{Ended, Options, Service};
+use r2o_telemetry::otlp::OtlpOptions;
 use r2o_telemetry::{LogFormat, LogOptions, build_info};
 use r2o_transport::{ServerTlsFiles, web};
 
@@ -59,6 +60,12 @@ struct Cli {
     /// again when it changes.
     #[arg(long, env = "R2O_TOKENS", value_name = "FILE")]
     tokens: Option<PathBuf>,
+    /// Where traces and metrics go.
+    #[command(flatten)]
+    otlp: OtlpOptions,
+    /// Share of step windows that are traced, from 0 to 1; recoveries and checkpoints always are.
+    #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", value_name = "SHARE", default_value_t = 1.0)]
+    trace_ratio: f64,
     /// Look of log lines: text or json.
     #[arg(long, env = "R2O_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -108,13 +115,18 @@ impl Cli {
         options.leader_lease = seconds("leader-lease", self.leader_lease)?;
         options.standby = self.standby;
         options.tokens.clone_from(&self.tokens);
+        options.otlp = self.otlp.clone();
+        if !(0.0..=1.0).contains(&self.trace_ratio) {
+            bail!("--trace-ratio {}: must be from 0 to 1", self.trace_ratio);
+        }
+        options.trace_ratio = self.trace_ratio;
         Ok(options)
     }
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let log = LogOptions { format: cli.log_format, filter: cli.log.clone() };
+    let log = LogOptions { format: cli.log_format, filter: cli.log.clone(), fields: Vec::new() };
     if let Err(error) = r2o_telemetry::init(&log) {
         eprintln!("r2o-coordinator: {error}");
         return ExitCode::from(2);

@@ -209,13 +209,17 @@ impl JobMetrics {
                 track.broken = track.broken.or(Some(self.clock.now()));
             }
             "GenerationOpened" => {
-                let reason = track.cause.filter(|_| track.broken.is_some()).unwrap_or("first");
-                self.all.generations.inc(&[&self.job, reason]);
+                self.all.generations.inc(&[&self.job, opening(&track)]);
             }
             "Training" => self.recovered(&mut track),
             "CheckpointFailed" => self.all.checkpoint_failures.inc(&self.labels()),
             _ => {}
         }
+    }
+
+    /// Why a generation that is opened now is opened.
+    pub(crate) fn opening(&self) -> &'static str {
+        opening(&self.lock())
     }
 
     /// A generation is ready. Time that a person took is nobody's recovery.
@@ -237,6 +241,10 @@ impl JobMetrics {
         all.checkpoint_bytes.set(labels, bytes as f64);
         all.checkpoint_commit.observe(labels, seconds);
     }
+}
+
+fn opening(track: &Track) -> &'static str {
+    track.cause.filter(|_| track.broken.is_some()).unwrap_or("first")
 }
 
 /// What came first is what broke the generation; the rest follows from it.
@@ -284,11 +292,17 @@ impl Shown {
     }
 
     async fn show(self) -> Response {
+        if self.look().await.is_none() {
+            return (StatusCode::SERVICE_UNAVAILABLE, "the coordinator is stopping\n").into_response();
+        }
+        ([(header::CONTENT_TYPE, CONTENT_TYPE)], self.metrics.registry().text()).into_response()
+    }
+
+    /// Brings up to date what nobody counts; nothing, when the coordinator is stopping.
+    pub(crate) async fn look(&self) -> Option<()> {
         let (reply, workers) = oneshot::channel();
         self.mailbox.send(Message::Workers { reply });
-        let Ok(workers) = workers.await else {
-            return (StatusCode::SERVICE_UNAVAILABLE, "the coordinator is stopping\n").into_response();
-        };
+        let workers = workers.await.ok()?;
         for (state, word) in
             [(WorkerState::Idle, "idle"), (WorkerState::Joining, "joining"), (WorkerState::Training, "training")]
         {
@@ -304,7 +318,7 @@ impl Shown {
             self.metrics.jobs.set(&[word], count as f64);
         }
         self.metrics.look(self.tls.as_ref().map(ServerTls::expires));
-        ([(header::CONTENT_TYPE, CONTENT_TYPE)], self.metrics.registry().text()).into_response()
+        Some(())
     }
 }
 

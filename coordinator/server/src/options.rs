@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use r2o_coordinator_core::Config;
+use r2o_telemetry::otlp::OtlpOptions;
 use r2o_transport::{Limits, ServerTlsFiles};
 
 /// What a coordinator is started with.
@@ -36,6 +37,10 @@ pub struct Options {
     pub token_grace: Duration,
     /// Where this coordinator's clock begins: the system's, except in tests of clocks that are wrong.
     pub clock: SystemTime,
+    /// Where traces and metrics go, if anywhere.
+    pub otlp: OtlpOptions,
+    /// Share of step windows that are traced, from 0 to 1.
+    pub trace_ratio: f64,
     /// Journal records after which one repeats them all, and they are deleted.
     pub compact_after: u64,
 }
@@ -58,6 +63,8 @@ impl Options {
             tokens: None,
             token_grace: Duration::from_secs(10),
             clock: SystemTime::now(),
+            otlp: OtlpOptions::default(),
+            trace_ratio: 1.0,
             compact_after: 1_000,
         }
     }

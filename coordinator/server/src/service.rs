@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use r2o_coordinator_core::{Core, Fold, Gate, UnknownRecord};
@@ -12,7 +13,9 @@ use r2o_proto::v1::rendezvous_server::RendezvousServer;
 use r2o_storage::journal::{Journal, JournalError};
 use r2o_storage::leader::{self, AcquireError, Holder, Lease};
 use r2o_storage::{StorageError, Store};
+use r2o_telemetry::otlp::{Metrics as Sent, Otlp, Resource};
 use r2o_telemetry::{TaskHandle, TaskKind, chain, spawn};
+use r2o_transport::receiver::{self, ReceiverError};
 use r2o_transport::{Alpn, Incoming, ServerTls, ServerTlsFiles, TlsError, web};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -33,6 +36,7 @@ use crate::page::{self, Door};
 use crate::rendezvous::Rooms;
 use crate::scribe::Scribe;
 use crate::tokens::{Tokens, TokensError};
+use crate::traces::Traces;
 use crate::web::guarded;
 
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -58,6 +62,9 @@ pub enum StartError {
     /// The certificate cannot be served with.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Traces and metrics cannot be sent.
+    #[error(transparent)]
+    Receiver(#[from] ReceiverError),
     /// The tokens cannot be read.
     #[error(transparent)]
     Tokens(#[from] TokensError),
@@ -113,6 +120,7 @@ pub struct Handle {
     /// Ends with the rest; without it training goes on.
     _web_server: Option<TaskHandle<()>>,
     lease: TaskHandle<Option<String>>,
+    otlp: Otlp,
 }
 
 impl Service {
@@ -219,13 +227,15 @@ async fn serve(
     let incoming = Incoming::new(listener, doors.tls.clone(), options.connections);
     let incoming = incoming.map_err(|error| cannot_listen("--listen", options.listen, error));
     let restored = restored(options, &state, clock, &lead, (&board, &rooms), &mailbox, &doors.metrics).await;
-    let ready = restored.and_then(|actor| Ok((actor, incoming?, write_address(options, &url)?)));
-    let (actor, incoming, ()) = match ready {
+    let shown =
+        Shown { metrics: doors.metrics.clone(), board: board.clone(), mailbox: mailbox.clone(), tls: doors.tls };
+    let otlp = send(options, &url, &shown);
+    let ready = restored.and_then(|actor| Ok((actor, incoming?, otlp?, write_address(options, &url)?)));
+    let (mut actor, incoming, otlp, ()) = match ready {
         Ok(ready) => ready,
         Err(error) => return Err((error, lease)),
     };
-    let shown =
-        Shown { metrics: doors.metrics.clone(), board: board.clone(), mailbox: mailbox.clone(), tls: doors.tls };
+    actor.traces = Traces::new(otlp.spans(), options.trace_ratio);
     let jobs = JobsService { mailbox: mailbox.clone(), board: board.clone(), state, stop: stop.clone() };
     let loopback = options.web.is_some_and(|address| address.ip().is_loopback());
     let door = Door { tokens: tokens.clone(), tls: options.tls.is_some(), loopback };
@@ -257,7 +267,22 @@ async fn serve(
         lease: spawn("lease", TaskKind::Service, lead.keep(lease, options.leader_lease, stop.clone(), doors.metrics)),
         mailbox,
         stop,
+        otlp,
     })
+}
+
+/// Begins to send traces and metrics, if that is asked for.
+fn send(options: &Options, url: &str, shown: &Shown) -> Result<Otlp, ReceiverError> {
+    let looked = shown.clone();
+    let metrics = Sent {
+        registry: Arc::clone(shown.metrics.registry()),
+        look: Box::new(move || {
+            let shown = looked.clone();
+            Box::pin(async move { _ = shown.look().await })
+        }),
+        lost: shown.metrics.spans_lost.clone(),
+    };
+    receiver::send(&options.otlp, &Resource::of_process("r2o-coordinator", url), metrics)
 }
 
 async fn restored(
@@ -284,6 +309,7 @@ async fn restored(
         state: state.clone(),
         board: board.clone(),
         metrics: metrics.clone(),
+        traces: Traces::default(),
         rooms: rooms.clone(),
         mailbox: mailbox.clone(),
         flush: options.flush,
@@ -376,6 +402,7 @@ impl Handle {
             tracing::warn!("some connections did not end in time");
             self.server.cancel();
         }
+        self.otlp.finish().await;
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) fn manifest_key(step: u64) -> String {
 /// Members that an assignment lists. A list of all that goes to all grows with the square of the fleet: 3 GB for 10,000.
 const MEMBERS_LISTED: usize = 256;
 
-pub(crate) fn assignment(a: &Assignment) -> wire::Assignment {
+pub(crate) fn assignment(a: &Assignment, traceparent: String) -> wire::Assignment {
     let member = |m: &r2o_coordinator_core::Member| wire::Member {
         worker: m.worker.clone(),
         address: m.address.clone(),
@@ -71,10 +71,11 @@ pub(crate) fn assignment(a: &Assignment) -> wire::Assignment {
         step: a.step,
         manifest: if a.start == Start::Checkpoint { manifest_key(a.step) } else { String::new() },
         peers_since: if let Start::Peers { since } = a.start { since } else { 0 },
+        traceparent,
     }
 }
 
-pub(crate) fn ticket(t: &Ticket) -> wire::Ticket {
+pub(crate) fn ticket(t: &Ticket, traceparent: String) -> wire::Ticket {
     wire::Ticket {
         job: t.job.clone(),
         generation: t.generation,
@@ -85,6 +86,7 @@ pub(crate) fn ticket(t: &Ticket) -> wire::Ticket {
         tau: t.tau,
         learning_rate: t.learning_rate,
         hash_state: t.hash_state,
+        traceparent,
     }
 }
 

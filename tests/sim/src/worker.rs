@@ -104,7 +104,7 @@ impl World {
                 let generation = ticket.generation;
                 Event::Granted { generation, ticket: self.ticket(&ticket) }
             }
-            Down::TakeCheckpoint { generation, step } => Event::CheckpointAsked { generation, step },
+            Down::TakeCheckpoint { generation, step } => Event::CheckpointAsked { generation, step, trace: None },
             Down::Release { job, generation, keep } => Event::Released { job, generation, keep },
             Down::Prepare { job, spec } => Event::PrepareAsked { job, spec: spec.to_string() },
             Down::Refused { reason } => Event::Refused(reason),
@@ -120,6 +120,7 @@ impl World {
             tau: t.tau,
             learning_rate: t.learning_rate,
             hash_state: t.hash_state,
+            trace: None,
         }
     }
 
@@ -144,7 +145,7 @@ impl World {
                 }
             }
             Command::Compute { generation, ticket } => self.submit(id, trainer::Task::Compute { generation, ticket }),
-            Command::CopyOut { generation, step } => self.submit(id, trainer::Task::CopyOut { generation, step }),
+            Command::CopyOut { generation, step, .. } => self.submit(id, trainer::Task::CopyOut { generation, step }),
             Command::Prepare { job, .. } => self.submit(id, trainer::Task::Prepare { job }),
             Command::Park { generation } => self.submit(id, trainer::Task::Park { generation }),
             Command::Discard { generation } => self.submit(id, trainer::Task::Discard { generation }),
@@ -235,6 +236,7 @@ fn assignment(a: coordinator::Assignment) -> Assignment {
         spec: a.spec.to_string(),
         rank: a.rank as usize,
         step: a.step,
+        trace: None,
         start: match a.start {
             coordinator::Start::Seed => Start::Seed,
             coordinator::Start::Checkpoint => Start::Checkpoint { manifest: format!("manifests/{:012}.json", a.step) },

@@ -10,8 +10,9 @@ use anyhow::{Context, Result};
 use r2o_proto::token::{TokenChannel, TokenFile};
 use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{Draining, Goodbye, Hello, LogLine, Prepared, Ready};
-use r2o_telemetry::{LogFormat, LogOptions, TaskHandle, TaskKind};
-use r2o_transport::{Alpn, ClientTls, Incoming, Limits, ServerTls, ServerTlsFiles, web};
+use r2o_telemetry::otlp::{Resource, Spans, place};
+use r2o_telemetry::{LogOptions, TaskHandle, TaskKind};
+use r2o_transport::{Alpn, ClientTls, Incoming, Limits, ServerTls, ServerTlsFiles, receiver, web};
 use r2o_worker_core::{Command, Core, Event, ExitReason};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -33,14 +34,16 @@ const WEB_CONNECTIONS: usize = 64;
 /// Runs a worker until it is drained or refused.
 pub(crate) fn run(options: RunOptions) -> ExitCode {
     let (tap, lines) = logs::forward();
-    let format = if options.log_json { LogFormat::Json } else { LogFormat::Text };
-    let served = r2o_telemetry::init_with(&LogOptions { format, filter: None }, Some(tap))
+    let name = options.name.clone().unwrap_or_else(default_name);
+    let fields = vec![("worker", name.clone())];
+    let log = LogOptions { format: options.log_format, filter: None, fields };
+    let served = r2o_telemetry::init_with(&log, Some(tap))
         .context("cannot set up logging")
         .and_then(|()| {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             runtime.context("cannot start the runtime")
         })
-        .and_then(|runtime| runtime.block_on(serve(options, lines)));
+        .and_then(|runtime| runtime.block_on(serve(options, name, lines)));
     match served {
         Ok(ExitReason::Drained) => ExitCode::SUCCESS,
         Ok(ExitReason::Forced) => ExitCode::from(EXIT_FORCED),
@@ -71,11 +74,27 @@ struct Agent {
     drain_deadline: Duration,
 }
 
-async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Result<ExitReason> {
+/// Serves, and sends what is traced and measured last.
+async fn serve(options: RunOptions, name: String, lines: mpsc::Receiver<LogLine>) -> Result<ExitReason> {
+    let (metrics, served) = (Metrics::default(), certificate(&options.tls)?);
+    let sent = metrics::sent(&metrics, served.clone());
+    let mut otlp = receiver::send(&options.otlp, &Resource::of_process("r2o-worker", &name), sent)?;
+    let reason = work(options, name, lines, (metrics, served), otlp.spans()).await;
+    otlp.finish().await;
+    reason
+}
+
+async fn work(
+    options: RunOptions,
+    name: String,
+    mut lines: mpsc::Receiver<LogLine>,
+    (metrics, served): (Metrics, Option<ServerTls>),
+    spans: Spans,
+) -> Result<ExitReason> {
     let device = trainer::device(options.device)?;
     let threads = options.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
     let hello = Hello {
-        worker: options.name.clone().unwrap_or_else(default_name),
+        worker: name.clone(),
         incarnation: uuid::Uuid::new_v4().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         device: device.to_string(),
@@ -88,7 +107,6 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
     let channel = token.clone().on(session::channel(&options.coordinator, options.tls.clone())?);
     let (events, mut event_queue) = mpsc::unbounded_channel();
     let (outboxes, mut outbox_queue) = mpsc::unbounded_channel();
-    let metrics = Metrics::default();
     let settings = trainer::Settings {
         device,
         threads,
@@ -99,6 +117,8 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         advertise: options.advertise,
         channel: channel.clone(),
         metrics: Arc::clone(&metrics),
+        spans,
+        name: name.clone(),
         runtime: tokio::runtime::Handle::current(),
     };
     let mut agent = Agent {
@@ -115,14 +135,12 @@ async fn serve(options: RunOptions, mut lines: mpsc::Receiver<LogLine>) -> Resul
         drain_deadline: Duration::from_secs(options.drain_deadline),
     };
     let (pages, stop) = (web::Pages::default(), CancellationToken::new());
-    let served = certificate(&options.tls)?;
     let _web = match options.http {
         Some(address) => Some(serve_web(address, served.clone(), pages.clone(), stop.clone()).await?),
         None => None,
     };
     let _stops_at_the_end = stop.drop_guard();
     let mut requests = Requests::listen(options.preemption_file)?;
-    let name = agent.hello.borrow().worker.clone();
     tracing::info!(worker = name, device = %device, threads, "worker started");
     agent.connect();
     pages.open(metrics::page(metrics, served));
@@ -193,6 +211,7 @@ impl Agent {
     fn carry_out(&mut self, command: Command) -> Option<ExitReason> {
         match command {
             Command::Form(assignment) => {
+                let _place = place(assignment.trace).entered();
                 tracing::info!(
                     job = assignment.job,
                     generation = assignment.generation,
@@ -207,7 +226,9 @@ impl Agent {
                 }
             }
             Command::Compute { generation, ticket } => self.trainer.submit(Task::Compute { generation, ticket }),
-            Command::CopyOut { generation, step } => self.trainer.submit(Task::CopyOut { generation, step }),
+            Command::CopyOut { generation, step, trace } => {
+                self.trainer.submit(Task::CopyOut { generation, step, trace });
+            }
             Command::SendReady { job, generation, step } => self.send(Kind::Ready(Ready { job, generation, step })),
             Command::SendFailure { job, generation, step, failure } => {
                 tracing::error!(job, generation, step, "{failure:?}");

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use r2o_telemetry::LogFormat;
+use r2o_telemetry::otlp::OtlpOptions;
 use r2o_transport::ClientTls;
 
 /// What the program accepts.
@@ -22,7 +24,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Join a coordinator's fleet and train what it grants, until SIGTERM.
-    Run(RunOptions),
+    Run(Box<RunOptions>),
     /// Run one step of one lane without a coordinator, from and to safetensors files: an aid for debugging.
     Golden(GoldenOptions),
 }
@@ -87,9 +89,12 @@ pub(crate) struct RunOptions {
     /// Flip a bit of the state after this step, as a faulty memory would: a test of what finds it.
     #[arg(long, hide = true, value_name = "STEP")]
     pub(crate) flip_bit_at: Option<u64>,
-    /// Log as JSON lines.
-    #[arg(long)]
-    pub(crate) log_json: bool,
+    /// Where traces and metrics go; what is traced is up to the coordinator.
+    #[command(flatten)]
+    pub(crate) otlp: OtlpOptions,
+    /// Look of log lines: text or json.
+    #[arg(long, env = "R2O_LOG_FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
 }
 
 /// Flags of `golden`.

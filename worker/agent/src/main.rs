@@ -20,7 +20,7 @@ use crate::cli::{Cli, Verb};
 
 fn main() -> ExitCode {
     match Cli::parse().verb {
-        Verb::Run(options) => agent::run(options),
+        Verb::Run(options) => agent::run(*options),
         Verb::Golden(options) => match r2o_engine::golden::run(&options.into()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

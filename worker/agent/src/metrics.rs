@@ -10,6 +10,7 @@ use axum::routing::get;
 use r2o_data::{LoaderStats, Skip, Stage};
 use r2o_proto::v1::{CheckpointPart, Timing};
 use r2o_telemetry::metrics::{CONTENT_TYPE, table};
+use r2o_telemetry::otlp::Metrics as Sent;
 use r2o_transport::{Peer, ServerTls};
 
 /// All metrics of a worker. Cheap to clone.
@@ -64,6 +65,19 @@ pub(crate) fn upload(metrics: &Metrics, part: &CheckpointPart, took: Duration) {
         metrics.upload_bytes.add(&[], part.tensors.iter().map(|tensor| tensor.bytes).sum::<u64>() as f64);
     } else {
         metrics.upload_failures.inc(&[]);
+    }
+}
+
+/// What is sent where operators look at it.
+pub(crate) fn sent(metrics: &Metrics, tls: Option<ServerTls>) -> Sent {
+    let looked = Arc::clone(metrics);
+    Sent {
+        registry: Arc::clone(metrics.registry()),
+        look: Box::new(move || {
+            looked.look(tls.as_ref().map(ServerTls::expires));
+            Box::pin(std::future::ready(()))
+        }),
+        lost: metrics.spans_lost.clone(),
     }
 }
 

@@ -4,6 +4,7 @@
 mod base;
 mod form;
 mod running;
+mod traced;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +21,8 @@ use r2o_storage::StorageError;
 use r2o_storage::checkpoint::CheckpointError;
 use r2o_storage::shard::SetError;
 use r2o_telemetry::TaskKind;
+use r2o_telemetry::otlp::{Spans, place};
+use r2o_types::TraceContext;
 use r2o_worker_core::{Assignment, Event, Failure, Ticket};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
@@ -28,6 +31,7 @@ use crate::cli::DeviceChoice;
 use crate::metrics::Metrics;
 use crate::session::Outbox;
 use running::Running;
+use traced::Traced;
 
 /// What does not change while the process lives.
 pub(crate) struct Settings {
@@ -49,6 +53,10 @@ pub(crate) struct Settings {
     pub(crate) channel: TokenChannel,
     /// What is measured.
     pub(crate) metrics: Metrics,
+    /// Where finished spans go.
+    pub(crate) spans: Spans,
+    /// The worker's name.
+    pub(crate) name: String,
     /// For storage and rendezvous calls from the computing thread.
     pub(crate) runtime: Handle,
 }
@@ -75,6 +83,8 @@ pub(crate) enum Task {
         generation: u64,
         /// Committed steps of the state.
         step: u64,
+        /// The checkpoint's span, if it is traced.
+        trace: Option<TraceContext>,
     },
     /// Build what a job needs, apart from its state.
     Prepare {
@@ -245,9 +255,14 @@ impl Body {
     fn perform(&mut self, task: Task) -> Result<Option<Event>, Failure> {
         match task {
             Task::Form { assignment, outbox } => {
+                let _place = place(assignment.trace).entered();
+                let Settings { spans, name, .. } = &self.settings;
+                let mut traced = Traced::begin(spans, name, assignment.trace, "join_generation");
                 self.park();
-                let mut base = self.base(&assignment.job, &assignment.spec).map_err(failure_of)?;
-                let formed = form::form(&self.settings, &self.fence, &mut base, &assignment, &outbox);
+                let mut base =
+                    traced.part("build", || self.base(&assignment.job, &assignment.spec)).map_err(failure_of)?;
+                let formed = form::form(&self.settings, &self.fence, &mut base, &assignment, &outbox, &mut traced);
+                traced.end(formed.as_ref().err());
                 let loader = match formed {
                     Ok(loader) => loader,
                     Err(failure) => {
@@ -263,8 +278,8 @@ impl Body {
                 self.current(generation)?.compute(ticket)?;
                 Ok(Some(Event::WorkDone { generation }))
             }
-            Task::CopyOut { generation, step } => {
-                self.current(generation)?.copy_out(step)?;
+            Task::CopyOut { generation, step, trace } => {
+                self.current(generation)?.copy_out(step, trace)?;
                 Ok(Some(Event::WorkDone { generation }))
             }
             Task::Prepare { job, spec } => {

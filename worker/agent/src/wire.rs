@@ -16,7 +16,9 @@ pub(crate) fn event(message: wire::CoordinatorMessage) -> Option<Event> {
         From::Welcome(_) => Event::Connected,
         From::Assignment(a) => Event::Assigned(assignment(a)),
         From::Ticket(t) => Event::Granted { generation: t.generation, ticket: ticket(&t) },
-        From::TakeCheckpoint(c) => Event::CheckpointAsked { generation: c.generation, step: c.step },
+        From::TakeCheckpoint(c) => {
+            Event::CheckpointAsked { generation: c.generation, step: c.step, trace: c.traceparent.parse().ok() }
+        }
         From::Release(r) => Event::Released { job: r.job, generation: r.generation, keep: r.keep },
         From::Prepare(p) => Event::PrepareAsked { job: p.job, spec: p.spec },
         From::Refused(r) => Event::Refused(r.reason),
@@ -31,6 +33,7 @@ fn assignment(a: wire::Assignment) -> Assignment {
         rank: a.rank as usize,
         members: members(a.members, a.world as usize, a.rank as usize, a.lanes),
         step: a.step,
+        trace: a.traceparent.parse().ok(),
         start: match a.peers_since {
             0 if a.manifest.is_empty() => Start::Seed,
             0 => Start::Checkpoint { manifest: a.manifest },
@@ -61,6 +64,7 @@ fn ticket(t: &wire::Ticket) -> Ticket {
         tau: t.tau,
         learning_rate: t.learning_rate,
         hash_state: t.hash_state,
+        trace: t.traceparent.parse().ok(),
     }
 }
 

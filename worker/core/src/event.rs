@@ -1,5 +1,7 @@
 //! What can happen to a worker, and what it can decide: two closed enums.
 
+use r2o_types::TraceContext;
+
 /// Membership of one generation as this worker sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assignment {
@@ -17,6 +19,8 @@ pub struct Assignment {
     pub step: u64,
     /// Where the state comes from.
     pub start: Start,
+    /// The span of forming it, if it is traced; nothing is decided by it.
+    pub trace: Option<TraceContext>,
 }
 
 /// Where the members of a generation have their state from.
@@ -73,6 +77,8 @@ pub struct Ticket {
     pub learning_rate: f64,
     /// Whether to report hashes of the state after it.
     pub hash_state: bool,
+    /// The step's span, if it is traced; nothing is decided by it.
+    pub trace: Option<TraceContext>,
 }
 
 /// Why a step or the forming of a group did not work.
@@ -108,6 +114,8 @@ pub enum Event {
         generation: u64,
         /// Committed steps that the checkpoint holds.
         step: u64,
+        /// The checkpoint's span, if it is traced.
+        trace: Option<TraceContext>,
     },
     /// This worker is not part of a job's `generation` any more.
     Released {
@@ -176,6 +184,8 @@ pub enum Command {
         generation: u64,
         /// Committed steps that the state holds.
         step: u64,
+        /// The checkpoint's span, if it is traced.
+        trace: Option<TraceContext>,
     },
     /// Tell the coordinator that this worker is ready to compute step `step`.
     SendReady {

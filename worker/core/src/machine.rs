@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use r2o_types::TraceContext;
+
 use crate::event::{Assignment, Command, Event, ExitReason, Failure, Held, Ticket};
 
 /// Where the worker stands.
@@ -22,7 +24,7 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Work {
     Step(Ticket),
-    Checkpoint(u64),
+    Checkpoint(u64, Option<TraceContext>),
 }
 
 #[derive(Debug)]
@@ -86,7 +88,9 @@ impl Core {
             Event::Refused(reason) => self.exit(ExitReason::Refused(reason), &mut commands),
             Event::Assigned(assignment) => self.on_assigned(assignment, &mut commands),
             Event::Granted { generation, ticket } => self.enqueue(generation, Work::Step(ticket)),
-            Event::CheckpointAsked { generation, step } => self.enqueue(generation, Work::Checkpoint(step)),
+            Event::CheckpointAsked { generation, step, trace } => {
+                self.enqueue(generation, Work::Checkpoint(step, trace));
+            }
             Event::Released { job, generation, keep } => self.on_released(&job, generation, keep, &mut commands),
             Event::PrepareAsked { job, spec } => self.on_prepare_asked(job, spec, &mut commands),
             Event::Prepared { job } => {
@@ -282,7 +286,7 @@ impl Core {
         let Some(&work) = m.queue.front() else { return };
         let expected = match work {
             Work::Step(ticket) => ticket.step,
-            Work::Checkpoint(step) => step,
+            Work::Checkpoint(step, _) => step,
         };
         if expected != m.step {
             let failure =
@@ -294,7 +298,7 @@ impl Core {
         m.busy = true;
         commands.push(match work {
             Work::Step(ticket) => Command::Compute { generation, ticket },
-            Work::Checkpoint(step) => Command::CopyOut { generation, step },
+            Work::Checkpoint(step, trace) => Command::CopyOut { generation, step, trace },
         });
     }
 }

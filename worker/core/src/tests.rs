@@ -1,6 +1,7 @@
 //! The lifecycle as a table of events and commands, and random walks over it.
 
 use proptest::prelude::*;
+use r2o_types::TraceContext;
 
 use crate::{Assignment, Command, Core, Event, ExitReason, Failure, Held, Member, Phase, Start, Ticket};
 
@@ -18,11 +19,12 @@ fn assignment(generation: u64) -> Assignment {
         members: vec![member("a", &[0, 1]), member("b", &[2])],
         step: 0,
         start: Start::Seed,
+        trace: None,
     }
 }
 
 fn ticket(step: u64) -> Ticket {
-    Ticket { step, epoch: 0, k: 4, tau: 0.99, learning_rate: 0.1, hash_state: false }
+    Ticket { step, epoch: 0, k: 4, tau: 0.99, learning_rate: 0.1, hash_state: false, trace: None }
 }
 
 fn released(generation: u64, keep: bool) -> Event {
@@ -55,9 +57,10 @@ fn forms_then_computes_in_order() {
             Command::Compute { generation: 1, ticket: ticket(0) },
         ]
     );
-    core.handle(Event::CheckpointAsked { generation: 1, step: 1 });
+    let trace = Some(TraceContext { trace_id: 1, span_id: 2 });
+    core.handle(Event::CheckpointAsked { generation: 1, step: 1, trace });
     core.handle(Event::Granted { generation: 1, ticket: ticket(1) });
-    assert_eq!(core.handle(Event::WorkDone { generation: 1 }), [Command::CopyOut { generation: 1, step: 1 }]);
+    assert_eq!(core.handle(Event::WorkDone { generation: 1 }), [Command::CopyOut { generation: 1, step: 1, trace }]);
     assert_eq!(core.handle(Event::WorkDone { generation: 1 }), [Command::Compute { generation: 1, ticket: ticket(1) }]);
 }
 
@@ -168,7 +171,11 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Event::Disconnected),
         generation.clone().prop_map(|g| Event::Assigned(assignment(g))),
         (generation.clone(), 0..4_u64).prop_map(|(generation, s)| Event::Granted { generation, ticket: ticket(s) }),
-        (generation.clone(), 0..4_u64).prop_map(|(generation, step)| Event::CheckpointAsked { generation, step }),
+        (generation.clone(), 0..4_u64).prop_map(|(generation, step)| Event::CheckpointAsked {
+            generation,
+            step,
+            trace: None
+        }),
         (generation.clone(), any::<bool>()).prop_map(|(generation, keep)| released(generation, keep)),
         Just(Event::PrepareAsked { job: "demo".to_owned(), spec: "{}".to_owned() }),
         Just(Event::Prepared { job: "demo".to_owned() }),

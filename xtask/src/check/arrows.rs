@@ -74,6 +74,7 @@ const DOORS: &[(&[&str], &[&str], &str)] = &[
         &["tonic", "prost", "tonic-prost", "tonic-health"],
         &[
             "r2o-proto",
+            "r2o-telemetry",
             "r2o-transport",
             "r2o-coordinator",
             "r2o-worker",
@@ -82,6 +83,7 @@ const DOORS: &[(&[&str], &[&str], &str)] = &[
             "r2o-fleet-bench",
             "r2o-e2e",
             "r2o-chaos",
+            "r2o-observe",
         ],
         "only programs speak gRPC",
     ),

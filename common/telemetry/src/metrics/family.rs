@@ -6,9 +6,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
-use prometheus_client::metrics::{MetricType, TypedMetric, counter, gauge, histogram};
+use prometheus_client::metrics::{MetricType, TypedMetric, counter, gauge};
 
 use super::declaration::{Declaration, Values};
+use super::histogram::RawHistogram;
 use super::registry::Names;
 
 /// What stands for all values that a label does not take.
@@ -22,7 +23,30 @@ pub type Counter = Series<RawCounter>;
 /// A gauge.
 pub type Gauge = Series<RawGauge>;
 /// A histogram.
-pub type Histogram = Series<histogram::Histogram>;
+pub type Histogram = Series<RawHistogram>;
+
+/// What a series says at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reading {
+    /// Of a counter or a gauge.
+    Number(f64),
+    /// Of a histogram.
+    Distribution {
+        /// Of all values.
+        sum: f64,
+        /// Values up to each of the declared bounds and above the one before; the last one counts those above all bounds.
+        counts: Vec<u64>,
+    },
+}
+
+/// One series at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// Names and values of its labels.
+    pub labels: Vec<(&'static str, String)>,
+    /// What it says.
+    pub reading: Reading,
+}
 
 /// All series of one metric, by the values of its labels. Cheap to clone.
 #[derive(Debug)]
@@ -45,11 +69,17 @@ struct Family<M> {
 pub trait Raw: EncodeMetric + TypedMetric + fmt::Debug + Send + Sync + 'static {
     /// A new one.
     fn make(declaration: &'static Declaration) -> Self;
+    /// What it says now.
+    fn read(&self) -> Reading;
 }
 
 impl Raw for RawCounter {
     fn make(_: &'static Declaration) -> Self {
         Self::default()
+    }
+
+    fn read(&self) -> Reading {
+        Reading::Number(self.get())
     }
 }
 
@@ -57,11 +87,19 @@ impl Raw for RawGauge {
     fn make(_: &'static Declaration) -> Self {
         Self::default()
     }
+
+    fn read(&self) -> Reading {
+        Reading::Number(self.get())
+    }
 }
 
-impl Raw for histogram::Histogram {
+impl Raw for RawHistogram {
     fn make(declaration: &'static Declaration) -> Self {
-        Self::new(declaration.buckets.iter().copied())
+        Self::new(declaration.buckets)
+    }
+
+    fn read(&self) -> Reading {
+        Self::read(self)
     }
 }
 
@@ -105,6 +143,20 @@ impl<M: Raw> Series<M> {
         });
         let taken: Vec<String> = taken.collect();
         use_it(self.lock().entry(taken).or_insert_with(|| M::make(self.0.declaration)));
+    }
+
+    pub(super) fn declaration(&self) -> &'static Declaration {
+        self.0.declaration
+    }
+
+    /// All series now.
+    pub(super) fn points(&self) -> Vec<Point> {
+        let names = || self.0.declaration.labels.iter().map(|label| label.name);
+        let point = |(values, metric): (&Vec<String>, &M)| Point {
+            labels: names().zip(values.iter().cloned()).collect(),
+            reading: metric.read(),
+        };
+        self.lock().iter().map(point).collect()
     }
 
     /// Lets all series of a job go.

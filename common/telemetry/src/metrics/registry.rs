@@ -8,7 +8,7 @@ use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry as RawRegistry;
 
 use super::declaration::{Declaration, Kind};
-use super::family::{OTHER, Raw, Series};
+use super::family::{OTHER, Point, Raw, Series};
 
 /// What [`Registry::text`] is, for HTTP.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -23,7 +23,7 @@ const ENDED: usize = 16;
 pub struct Registry {
     raw: RawRegistry,
     names: Names,
-    families: Vec<Box<dyn Forget>>,
+    families: Vec<Box<dyn Family>>,
 }
 
 impl fmt::Debug for Registry {
@@ -32,20 +32,24 @@ impl fmt::Debug for Registry {
     }
 }
 
-trait Forget: Send + Sync {
-    fn kind(&self) -> Kind;
+/// [`Series`] of whatever kind.
+trait Family: Send + Sync {
+    fn declaration(&self) -> &'static Declaration;
+    fn points(&self) -> Vec<Point>;
     fn forget(&self, job: &str);
 }
 
-struct Forgets<M>(Kind, Series<M>);
+impl<M: Raw> Family for Series<M> {
+    fn declaration(&self) -> &'static Declaration {
+        self.declaration()
+    }
 
-impl<M: Raw> Forget for Forgets<M> {
-    fn kind(&self) -> Kind {
-        self.0
+    fn points(&self) -> Vec<Point> {
+        self.points()
     }
 
     fn forget(&self, job: &str) {
-        self.1.forget(job);
+        self.forget(job);
     }
 }
 
@@ -56,7 +60,7 @@ impl Registry {
         // The encoder adds the ends of names and sentences itself.
         let name = declaration.name.strip_suffix("_total").unwrap_or(declaration.name);
         self.raw.register(name, declaration.help.trim_end_matches('.'), series.clone());
-        self.families.push(Box::new(Forgets(declaration.kind, series.clone())));
+        self.families.push(Box::new(series.clone()));
         series
     }
 
@@ -69,9 +73,14 @@ impl Registry {
         text
     }
 
+    /// All series now, metric by metric.
+    pub fn readings(&self) -> impl Iterator<Item = (&'static Declaration, Vec<Point>)> {
+        self.families.iter().map(|family| (family.declaration(), family.points()))
+    }
+
     /// A job has ended: what it is goes at once, what was counted some jobs later.
     pub fn retire(&self, job: &str) {
-        let now = self.families.iter().filter(|family| family.kind() == Kind::Gauge);
+        let now = self.families.iter().filter(|family| family.declaration().kind == Kind::Gauge);
         now.for_each(|family| family.forget(job));
         if let Some(oldest) = self.names.retire(job) {
             self.families.iter().for_each(|family| family.forget(&oldest));

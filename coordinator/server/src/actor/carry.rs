@@ -2,10 +2,11 @@
 
 use std::future::Future;
 
-use r2o_coordinator_core::{Command, CommittedStep, Event, Record, Session};
+use r2o_coordinator_core::{Command, CommittedStep, Event, Notice, Record, Session};
 use r2o_proto::v1::coordinator_message::Kind;
 use r2o_proto::v1::{Prepare, Refused, Release, TakeCheckpoint};
 use r2o_telemetry::TaskKind;
+use r2o_telemetry::otlp::place;
 use r2o_types::TrainJob;
 
 use super::{Actor, Lost};
@@ -22,13 +23,17 @@ impl Actor {
             self.scribe.write(record, gate.map_or(Purpose::Note, |job| Purpose::Gate(job.to_owned())));
         }
         match command {
-            Command::RecordGeneration { job, .. } => {
+            Command::RecordGeneration { job, generation, .. } => {
+                self.trace_opening(&job, generation);
                 // Members that knew of the last steps may be gone with the old generation.
                 if let Some(recorder) = self.recorders.get(&job) {
                     recorder.flush_soon();
                 }
             }
-            Command::RecordEnd { job, .. } => _ = self.recorders.remove(&job),
+            Command::RecordEnd { job, .. } => {
+                self.recorders.remove(&job);
+                self.traces.forget(&job);
+            }
             Command::RecordPaused { .. }
             | Command::RecordResumed { .. }
             | Command::RecordRequeued { .. }
@@ -36,16 +41,20 @@ impl Actor {
             Command::OpenRendezvous { job, generation } => self.rooms.open(&job, generation),
             Command::CloseRendezvous { job } => self.rooms.close(&job),
             Command::Assign { session, assignment } => {
-                self.send(session, Kind::Assignment(wire::assignment(&assignment)));
+                let traceparent = self.traces.forming(&assignment.job);
+                self.send(session, Kind::Assignment(wire::assignment(&assignment, traceparent)));
             }
             Command::Grant { sessions, ticket } => {
                 if let Some(entry) = self.board.get(&ticket.job) {
                     entry.metrics.granted(ticket.step + 1);
                 }
-                self.send_all(&sessions, &Kind::Ticket(wire::ticket(&ticket)));
+                let traceparent = self.traces.granted(&ticket);
+                self.send_all(&sessions, &Kind::Ticket(wire::ticket(&ticket, traceparent)));
             }
             Command::TakeCheckpoint { sessions, job, generation, step } => {
-                self.send_all(&sessions, &Kind::TakeCheckpoint(TakeCheckpoint { job, generation, step }));
+                let traceparent = self.traces.saving(&job, generation, step);
+                let take = TakeCheckpoint { job, generation, step, traceparent };
+                self.send_all(&sessions, &Kind::TakeCheckpoint(take));
             }
             Command::Release { session, job, generation, reason, keep } => {
                 self.send(session, Kind::Release(Release { job, generation, reason, keep }));
@@ -60,7 +69,8 @@ impl Actor {
                 let unix_ms = self.clock.unix_ms();
                 if let Some(entry) = self.board.get(&job) {
                     let recorder = self.recorders.get(&job).cloned();
-                    let commit = Commit { job, generation, step, epoch, tensors, worker_version, unix_ms };
+                    let trace = self.traces.checkpoint(&job);
+                    let commit = Commit { job, generation, step, epoch, tensors, worker_version, unix_ms, trace };
                     self.in_background("checkpoint", checkpoints::commit(entry, recorder, commit));
                 }
             }
@@ -80,11 +90,7 @@ impl Actor {
                     let _gone = reply.send(answer);
                 }
             }
-            Command::Announce { job, notice } => {
-                if let Some(entry) = self.board.get(&job) {
-                    entry.announce(notice.reason, notice.message, notice.warning);
-                }
-            }
+            Command::Announce { job, notice } => self.announce(&job, notice),
             Command::JobChanged { job } => {
                 if let (Some(entry), Some(view)) = (self.board.get(&job), self.core.job(&job)) {
                     entry.update(view);
@@ -94,7 +100,33 @@ impl Actor {
         Ok(())
     }
 
+    /// Adds a line to the job's events. Some of them say that what is traced has ended.
+    fn announce(&mut self, job: &str, notice: Notice) {
+        let Notice { reason, message, warning } = notice;
+        let place = place(self.traces.of_event(job, reason));
+        match reason {
+            "Training" => self.traces.ready(job),
+            "GenerationEnded" => self.traces.ended(job, &message),
+            "CheckpointCommitted" => self.traces.saved(job, None),
+            "CheckpointFailed" => self.traces.saved(job, Some(&message)),
+            _ => {}
+        }
+        if let Some(entry) = self.board.get(job) {
+            place.in_scope(|| entry.announce(reason, message, warning));
+        }
+    }
+
+    fn trace_opening(&mut self, job: &str, generation: u64) {
+        if !self.traces.are_wanted() {
+            return;
+        }
+        if let (Some(entry), Some(view)) = (self.board.get(job), self.core.job(job)) {
+            self.traces.opened(job, view.submitted_at, generation, entry.metrics.opening());
+        }
+    }
+
     fn commit_step(&mut self, step: CommittedStep) {
+        self.traces.committed(&step);
         let job = &step.ticket.job;
         if let Some(entry) = self.board.get(job) {
             entry.step(&step);

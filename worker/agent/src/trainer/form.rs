@@ -13,6 +13,7 @@ use r2o_storage::checkpoint::{self, CheckpointError};
 use r2o_worker_core::{Assignment, Failure, Start};
 
 use super::base::Base;
+use super::traced::Traced;
 use super::{Fence, Settings, collective_failure, failure_of};
 use crate::session::Outbox;
 use crate::store::RendezvousStore;
@@ -35,6 +36,7 @@ pub(super) fn form(
     base: &mut Base,
     assignment: &Assignment,
     outbox: &Outbox,
+    traced: &mut Traced,
 ) -> Result<Loader, Failure> {
     let generation = assignment.generation;
     let lanes = assignment.members.get(assignment.rank).map(|m| m.lanes.clone()).unwrap_or_default();
@@ -43,27 +45,34 @@ pub(super) fn form(
     }
     base.engine.take_lanes(lanes.clone());
     let store = RendezvousStore::new(settings.channel.clone(), settings.runtime.clone(), &assignment.job, generation);
-    let group = (assignment.members.len() > 1).then(|| process_group(settings, assignment, store)).transpose();
-    let group = group.map_err(collective_failure)?;
-    if let Some(group) = &group {
-        fence.publish(generation, group.clone());
-    }
-    base.engine.attach(group).map_err(collective_failure)?;
+    traced.part("rendezvous", || {
+        let group = (assignment.members.len() > 1).then(|| process_group(settings, assignment, store)).transpose();
+        let group = group.map_err(collective_failure)?;
+        if let Some(group) = &group {
+            fence.publish(generation, group.clone());
+        }
+        base.engine.attach(group).map_err(collective_failure)
+    })?;
+    traced.part("state", || state(settings, base, assignment, outbox))?;
+    base.since = Some(generation);
+    traced.part("loader", || start_loader(settings, base, lanes)).map_err(failure_of)
+}
+
+/// Takes the state from where the assignment says.
+fn state(settings: &Settings, base: &mut Base, assignment: &Assignment, outbox: &Outbox) -> Result<(), Failure> {
     match &assignment.start {
-        Start::Peers { since } => take_over(base, assignment, *since, outbox)?,
+        Start::Peers { since } => take_over(base, assignment, *since, outbox),
         Start::Checkpoint { manifest } => {
             base.since = None;
             restore(settings, base, manifest, assignment.step).map_err(failure_of)?;
-            settle(base, assignment)?;
+            settle(base, assignment)
         }
         Start::Seed => {
             base.since = None;
             base.engine.reset().map_err(failure_of)?;
-            settle(base, assignment)?;
+            settle(base, assignment)
         }
     }
-    base.since = Some(generation);
-    start_loader(settings, base, lanes).map_err(failure_of)
 }
 
 fn start_loader(settings: &Settings, base: &Base, lanes: Vec<u32>) -> Result<Loader> {

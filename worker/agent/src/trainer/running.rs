@@ -11,11 +11,14 @@ use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{LaneReport, StepReport, Timing};
 use r2o_storage::gallery as pages;
 use r2o_telemetry::TaskKind;
-use r2o_types::sample_digest;
+use r2o_telemetry::otlp::{Spans, step_place};
+use r2o_types::{TraceContext, sample_digest};
 use r2o_worker_core::{Assignment, Failure, Ticket};
 use tokio::runtime::Handle;
+use tracing::Instrument;
 
 use super::base::Base;
+use super::traced::Traced;
 use super::{Settings, failure_of};
 use crate::metrics::{self, Loaded, Metrics};
 use crate::session::Outbox;
@@ -28,6 +31,8 @@ pub(super) struct Running {
     loader: Loader,
     outbox: Outbox,
     metrics: Metrics,
+    spans: Spans,
+    name: String,
     loaded: Loaded,
     runtime: Handle,
     audit: bool,
@@ -44,6 +49,8 @@ impl Running {
     ) -> Self {
         Self {
             metrics: Arc::clone(&settings.metrics),
+            spans: settings.spans.clone(),
+            name: settings.name.clone(),
             loaded: Loaded::default(),
             runtime: settings.runtime.clone(),
             audit: settings.audit,
@@ -78,6 +85,18 @@ impl Running {
         if ticket.step == 0 {
             self.picture(0, ticket.k);
         }
+        let _place = step_place(&self.assignment.job, self.generation(), ticket.step, ticket.trace).entered();
+        let mut traced = Traced::begin(&self.spans, &self.name, ticket.trace, "compute_step");
+        let done = self.apply(ticket, &mut traced);
+        traced.end(done.as_ref().err());
+        done?;
+        if self.base.step.is_multiple_of(self.base.steps_per_epoch) {
+            self.picture(self.base.step / self.base.steps_per_epoch, ticket.k);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, ticket: Ticket, traced: &mut Traced) -> Result<(), Failure> {
         let waited = Instant::now();
         let batch = self.loader.next().context("reading the next batch").map_err(failure_of)?;
         self.loaded.count(&self.metrics, self.loader.ready(), &self.loader.stats());
@@ -92,10 +111,9 @@ impl Running {
         let words = self.words(&batch);
         let input = host_batch(&batch, &words, self.audit);
         let output = self.base.engine.step_host(&input, &step_ticket(ticket)).map_err(|error| self.classify(error))?;
-        self.report(ticket, &batch.lanes, &output, data_wait)?;
-        if self.base.step.is_multiple_of(self.base.steps_per_epoch) {
-            self.picture(self.base.step / self.base.steps_per_epoch, ticket.k);
-        }
+        let timings = self.report(ticket, &batch.lanes, &output, data_wait)?;
+        traced.parts(&timings);
+        tracing::debug!(seconds = waited.elapsed().as_secs_f64(), "step computed");
         Ok(())
     }
 
@@ -103,7 +121,8 @@ impl Running {
     ///
     /// # Errors
     /// A job failure when the state cannot be copied.
-    pub(super) fn copy_out(&mut self, step: u64) -> Result<(), Failure> {
+    pub(super) fn copy_out(&mut self, step: u64, trace: Option<TraceContext>) -> Result<(), Failure> {
+        let mut traced = Traced::begin(&self.spans, &self.name, trace, "save_share");
         let names = self.base.engine.tensor_sizes();
         let sizes: Vec<(&str, usize)> = names.iter().map(|(name, bytes)| (name.as_str(), *bytes)).collect();
         let ranks = checkpoint::share(&sizes, self.assignment.members.len());
@@ -114,16 +133,22 @@ impl Running {
         let (store, outbox) = (self.base.store.clone(), self.outbox.clone());
         let (job, generation) = (self.assignment.job.clone(), self.assignment.generation);
         let metrics = Arc::clone(&self.metrics);
+        let place = step_place(&job, generation, step, trace);
         let _entered = self.runtime.enter();
-        let _runs_on = r2o_telemetry::spawn("checkpoint upload", TaskKind::Work, async move {
+        let upload = async move {
             let copied = r2o_telemetry::spawn_blocking("state copy", TaskKind::Work, || copy.wait()).await;
             let tensors = copied.map_err(anyhow::Error::new).and_then(|copied| Ok(copied?));
-            metrics.copy_seconds.observe(&[], began.elapsed().as_secs_f64());
+            let copied = began.elapsed();
+            metrics.copy_seconds.observe(&[], copied.as_secs_f64());
+            traced.measured("copy_state", copied.as_secs_f64());
             let began = Instant::now();
             let part = checkpoint::upload(store, job, generation, step, tensors).await;
             metrics::upload(&metrics, &part, began.elapsed());
+            traced.measured("upload", began.elapsed().as_secs_f64());
+            traced.end_with(Some(part.error.clone()).filter(|error| !error.is_empty()));
             outbox.send(wire::message(Kind::CheckpointPart(part)));
-        });
+        };
+        let _runs_on = r2o_telemetry::spawn("checkpoint upload", TaskKind::Work, upload.instrument(place));
         Ok(())
     }
 
@@ -145,8 +170,14 @@ impl Running {
         samples.enumerate().map(words).collect()
     }
 
-    /// Tells the coordinator of this worker's lanes, and remembers all of them.
-    fn report(&mut self, ticket: Ticket, mine: &[u32], output: &StepOutput, data_wait: f64) -> Result<(), Failure> {
+    /// Tells the coordinator of this worker's lanes, and remembers all of them. Gives back the parts of the step.
+    fn report(
+        &mut self,
+        ticket: Ticket,
+        mine: &[u32],
+        output: &StepOutput,
+        data_wait: f64,
+    ) -> Result<Vec<Timing>, Failure> {
         let lane = |lane: &LaneOutput| {
             let [first_position, sample_digest, pixel_digest] = lane.words;
             LaneReport {
@@ -189,8 +220,9 @@ impl Running {
         }
         let images = own.lanes.len() * self.base.job.spec.batch.samples_per_lane as usize;
         metrics::step(&self.metrics, &own.timings, images);
+        let timings = own.timings.clone();
         self.outbox.send(wire::message(Kind::StepReport(own)));
-        Ok(())
+        Ok(timings)
     }
 
     /// Writes one page of the gallery after `epoch` finished epochs. Pictures are for people: a page that cannot be
