@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     /// Also fetch an S3 server for the storage tests (a 48 MB download).
     #[arg(long)]
     s3: bool,
-    /// Also fetch Helm and linters for the tests of deploy/ (a 107 MB download).
+    /// Also fetch Helm, linters and a collector for the tests of deploy/ and of traces (a 117 MB download).
     #[arg(long)]
     deploy: bool,
 }

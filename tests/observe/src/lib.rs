@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use r2o_telemetry::metrics::{Kind, table};
-use r2o_test_kit::repository;
+use r2o_test_kit::{packed_photos, repository};
+use r2o_types::TrainJob;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -156,6 +157,23 @@ pub fn program(name: &str) -> Option<PathBuf> {
         .chain([PathBuf::from("/usr/sbin")])
         .map(|folder| folder.join(name))
         .find(|p| p.is_file())
+}
+
+/// The demo in its smallest size; it keeps its checkpoints in `folder`.
+///
+/// # Errors
+/// When the recipe cannot be read, or the photographs cannot be packed.
+pub fn small_job(name: &str, folder: &Path) -> Result<TrainJob> {
+    let text = std::fs::read_to_string(repository().join("deploy/jobs/demo.yaml"))?;
+    let mut job = TrainJob::parse(&text).context("deploy/jobs/demo.yaml")?;
+    name.clone_into(&mut job.metadata.name);
+    job.spec.data.image_size = 32;
+    job.spec.data.url = packed_photos()?.display().to_string();
+    job.spec.checkpoint.url = Some(folder.join(name).display().to_string());
+    job.spec.checkpoint.every.epochs = 1;
+    (job.spec.batch.lanes, job.spec.batch.samples_per_lane, job.spec.batch.norm_group_lanes) = (8, 4, 8);
+    (job.spec.model.projector.hidden, job.spec.model.predictor.hidden) = (32, 32);
+    Ok(job)
 }
 
 /// The guide's page on monitoring.

