@@ -184,6 +184,45 @@ fn a_worker_has_time_to_drain() -> Result<()> {
 }
 
 #[test]
+fn traces_go_where_the_values_say_and_the_network_lets_them() -> Result<()> {
+    let Some(all) = rendered()? else { return Ok(()) };
+    for (file, objects) in &all {
+        let monitored = file == "monitoring";
+        for part in ["coordinator", "worker"] {
+            let spec = &find(objects, &format!("StatefulSet/r2o-{part}"))["spec"]["template"]["spec"];
+            let given = spec["containers"][0]["env"].as_array().cloned().unwrap_or_default();
+            let find = |name: &str| given.iter().find(|variable| variable["name"] == name).cloned().unwrap_or_default();
+            let endpoint = if monitored { json!("http://collector.monitoring:4317") } else { Value::Null };
+            assert_eq!(find("OTEL_EXPORTER_OTLP_ENDPOINT")["value"], endpoint, "{file}: {part}");
+            let (ratio, secret) = if monitored { (json!("0.1"), json!("collector-token")) } else { Default::default() };
+            assert_eq!(find("OTEL_TRACES_SAMPLER_ARG")["value"], ratio, "{file}: {part}");
+            let headers = find("OTEL_EXPORTER_OTLP_HEADERS");
+            assert_eq!(headers["valueFrom"]["secretKeyRef"]["name"], secret, "{file}: {part}");
+            assert_eq!(find("R2O_LOG_FORMAT")["value"], "json", "{file}: {part}");
+        }
+        let egress = &find(objects, "NetworkPolicy/r2o-egress")["spec"]["egress"];
+        let rules = egress.as_array().cloned().unwrap_or_default();
+        let open = rules.iter().flat_map(|rule| rule["ports"].as_array().into_iter().flatten());
+        assert_eq!(open.filter(|port| port["port"] == 4317).count(), usize::from(monitored), "{file}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_receivers_port_is_let_through_whatever_its_host_is_called() -> Result<()> {
+    for (endpoint, port) in [("http://node1", 4317), ("https://node1:55680/", 55680)] {
+        let release = Release::on("1.30").set(&format!("telemetry.endpoint={endpoint}"));
+        let Some(objects) = release.objects(Helm::Four)? else {
+            not_run(NEEDS);
+            return Ok(());
+        };
+        let egress = find(&objects, "NetworkPolicy/r2o-egress")["spec"]["egress"].to_string();
+        assert!(egress.contains(&format!("\"port\":{port},")), "{endpoint}: {egress}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_gpu_worker_asks_for_one_gpu_and_keeps_its_limits() -> Result<()> {
     let Some(all) = rendered()? else { return Ok(()) };
     for (file, objects) in &all {

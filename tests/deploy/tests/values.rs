@@ -29,6 +29,7 @@ const REFUSED: &[(&[&str], &[&str])] = &[
     (&["jobs.demo.spec.epochs=3"], &["jobs.demo.spec.data.url is missing"]),
     (&["jobs.Demo.spec.data.url=x"], &["jobs", "Demo", "not allowed"]),
     (&["telemetry.ratio=2"], &["ratio", "1"]),
+    (&["telemetry.endpoint=collector:4317"], &["endpoint", "pattern"]),
     (&["networkPolicy.storageCidrs={everywhere}"], &["storageCidrs", "pattern"]),
     (&["disruptionBudget.workers=half"], &["disruptionBudget"]),
     (&["unknown=1"], &["unknown", "not allowed"]),

@@ -188,6 +188,10 @@ topologySpreadConstraints:
   value: parentbased_traceidratio
 - name: OTEL_TRACES_SAMPLER_ARG
   value: {{ $root.Values.telemetry.ratio | quote }}
+{{- with $root.Values.telemetry.headersSecret }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: headers}}
+{{- end }}
 - name: OTEL_SERVICE_NAME
   value: r2o-{{ index $ 1 }}
 - name: OTEL_RESOURCE_ATTRIBUTES
