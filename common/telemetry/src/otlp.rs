@@ -14,6 +14,6 @@ mod place;
 mod span;
 
 pub use export::{Look, Metrics, Otlp, Spans};
-pub use options::{Headers, OtlpOptions, Resource};
+pub use options::{BadHeaders, Headers, OtlpOptions, Resource};
 pub use place::{place, step_place};
 pub use span::{Span, Value, attribute};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Uri;
-use r2o_telemetry::otlp::{Metrics, Otlp, OtlpOptions, Resource};
+use r2o_telemetry::otlp::{BadHeaders, Metrics, Otlp, OtlpOptions, Resource};
 use tonic::transport::Endpoint;
 
 use crate::client::{ClientTls, channel};
@@ -23,19 +23,22 @@ pub enum ReceiverError {
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The headers cannot be read.
+    #[error(transparent)]
+    Headers(#[from] BadHeaders),
 }
 
 /// Begins to send what is traced and measured, if the options say where to; by TLS if the URL is https. Whether anybody is
 /// there is not looked at.
 ///
 /// # Errors
-/// When the URL is none, or certificates cannot be read.
+/// When the URL is none, or certificates or headers cannot be read.
 pub fn send(options: &OtlpOptions, resource: &Resource, metrics: Metrics) -> Result<Otlp, ReceiverError> {
     let Some(url) = options.endpoint.as_deref().filter(|url| !url.is_empty()) else { return Ok(Otlp::default()) };
     let tls = ClientTls { ca: options.ca.clone(), cert: options.cert.clone(), key: options.key.clone() };
     let endpoint = Endpoint::from(address(url)?).connect_timeout(CONNECT);
     tls.check()?;
-    Ok(Otlp::start(options, channel(&endpoint, tls), resource, metrics))
+    Ok(Otlp::start(options, channel(&endpoint, tls), resource, metrics)?)
 }
 
 /// Scheme, host and port; a path is HTTP's affair.

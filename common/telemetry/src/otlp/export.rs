@@ -17,11 +17,12 @@ use opentelemetry_proto::tonic::resource::v1::Resource as ProtoResource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::metrics::metrics;
-use super::options::{Headers, OtlpOptions, Resource, milliseconds};
+use super::options::{BadHeaders, OtlpOptions, Resource, milliseconds};
 use super::span::{Span, unix_nanos};
 use crate::metrics::{Counter, Registry};
 use crate::{TaskHandle, TaskKind, build_info, spawn};
@@ -89,18 +90,25 @@ pub struct Otlp {
 
 impl Otlp {
     /// Begins to send spans and metrics over `channel`, which need not be connected yet. [`Otlp::default`] sends nothing.
-    #[must_use]
-    pub fn start(options: &OtlpOptions, channel: Channel, resource: &Resource, metrics: Metrics) -> Self {
+    ///
+    /// # Errors
+    /// When the options' headers cannot be read.
+    pub fn start(
+        options: &OtlpOptions,
+        channel: Channel,
+        resource: &Resource,
+        metrics: Metrics,
+    ) -> Result<Self, BadHeaders> {
         let (sender, queue) = mpsc::channel(QUEUE);
         let stop = watch::Sender::new(false);
         let spans = Spans(Some(Arc::new(Queue { sender, lost: metrics.lost.clone() })));
-        let to = Receiver::new("spans", channel.clone(), options, resource);
+        let to = Receiver::new("spans", channel.clone(), options, resource)?;
         let sends = send_spans(to, queue, milliseconds(options.delay), metrics.lost.clone(), stop.subscribe());
         let of_spans = spawn("spans", TaskKind::Session, sends);
-        let to = Receiver::new("metrics", channel, options, resource);
+        let to = Receiver::new("metrics", channel, options, resource)?;
         let sends = send_metrics(to, metrics, milliseconds(options.interval), stop.subscribe());
         let tasks = vec![of_spans, spawn("metrics", TaskKind::Session, sends)];
-        Self { spans, stop, tasks }
+        Ok(Self { spans, stop, tasks })
     }
 
     /// Where finished spans go.
@@ -179,16 +187,21 @@ struct Receiver {
     what: &'static str,
     channel: Channel,
     resource: ProtoResource,
-    headers: Headers,
+    headers: Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>,
     timeout: Duration,
     /// Whether it did not take what was sent last: that it is away is said once.
     away: bool,
 }
 
 impl Receiver {
-    fn new(what: &'static str, channel: Channel, options: &OtlpOptions, resource: &Resource) -> Self {
-        let (resource, headers) = (resource.to_proto(), options.headers.clone());
-        Self { what, channel, resource, headers, timeout: milliseconds(options.timeout), away: false }
+    fn new(
+        what: &'static str,
+        channel: Channel,
+        options: &OtlpOptions,
+        resource: &Resource,
+    ) -> Result<Self, BadHeaders> {
+        let (resource, headers) = (resource.to_proto(), options.headers.read()?);
+        Ok(Self { what, channel, resource, headers, timeout: milliseconds(options.timeout), away: false })
     }
 
     async fn send_spans(&mut self, batch: &mut Vec<Span>, lost: &Counter) {
@@ -223,7 +236,7 @@ impl Receiver {
 
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        for (name, value) in &self.headers.0 {
+        for (name, value) in &self.headers {
             request.metadata_mut().insert(name.clone(), value.clone());
         }
         request
@@ -296,7 +309,7 @@ mod tests {
             lost: table.spans_lost.clone(),
         };
         let nobody = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-        let mut otlp = Otlp::start(&options, nobody, &Resource::of_process("test", "0"), metrics);
+        let mut otlp = Otlp::start(&options, nobody, &Resource::of_process("test", "0"), metrics).unwrap();
         let context = TraceContext::root("test");
         (0..QUEUE + 7).for_each(|_| otlp.spans().record(|| Span::root("test", context, SystemTime::now())));
         assert_eq!(lost(&table, "queue_full"), 7.0);

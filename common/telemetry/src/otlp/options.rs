@@ -1,6 +1,8 @@
 //! What an operator says of the receiver, in OpenTelemetry's own variables, and what the process says of itself.
 
+use std::convert::Infallible;
 use std::env;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -64,28 +66,41 @@ pub(super) fn milliseconds(number: u64) -> Duration {
     Duration::from_millis(number.max(1))
 }
 
-/// Headers of every request, as `OTEL_EXPORTER_OTLP_HEADERS` writes them. They may be secret: nothing shows them.
+/// Headers of every request, as `OTEL_EXPORTER_OTLP_HEADERS` writes them. They may be secret: nothing shows them, and they are
+/// read late, because whoever parses a command line repeats what it cannot read.
 #[derive(Clone, Default)]
-pub struct Headers(pub(super) Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>);
+pub struct Headers(String);
 
-impl std::fmt::Debug for Headers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} headers", self.0.len())
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Headers(..)")
     }
 }
 
 impl FromStr for Headers {
-    type Err = String;
+    type Err = Infallible;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// The headers cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("--otlp-headers: {0}; write NAME=VALUE,... with values percent-encoded")]
+pub struct BadHeaders(String);
+
+impl Headers {
+    pub(super) fn read(&self) -> Result<Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>, BadHeaders> {
         let header = |(name, value): (String, String)| {
-            let mut value: MetadataValue<Ascii> =
-                value.parse().map_err(|_| format!("the value of `{name}` is not plain text"))?;
+            let value = value.parse().map_err(|_| format!("the value of `{name}` is not plain text"));
+            let mut value: MetadataValue<Ascii> = value.map_err(BadHeaders)?;
             value.set_sensitive(true);
-            let key = name.to_ascii_lowercase().parse().map_err(|_| format!("`{name}` is no name of a header"))?;
+            let key = name.to_ascii_lowercase().parse();
+            let key = key.map_err(|_| BadHeaders(format!("`{name}` is no name of a header")))?;
             Ok((key, value))
         };
-        pairs(text)?.into_iter().map(header).collect::<Result<_, String>>().map(Self)
+        pairs(&self.0).map_err(BadHeaders)?.into_iter().map(header).collect()
     }
 }
 
@@ -158,16 +173,29 @@ impl Resource {
 
 #[cfg(test)]
 mod tests {
+    use clap::{Args, FromArgMatches};
+
     use super::*;
 
     #[test]
     fn headers_are_read_and_never_shown() {
         let headers: Headers = "authorization=Bearer%20s3cret, X-Tenant=r2o,".parse().unwrap();
-        let read: Vec<_> = headers.0.iter().map(|(k, v)| (k.as_str(), v.to_str().unwrap())).collect();
-        assert_eq!(read, [("authorization", "Bearer s3cret"), ("x-tenant", "r2o")]);
-        assert!(!format!("{headers:?} {:?}", headers.0).contains("s3cret"));
-        let error = "s3cret".parse::<Headers>().unwrap_err();
-        assert!(error.contains("NAME=VALUE") && !error.contains("s3cret"), "{error}");
+        let read = headers.read().unwrap();
+        let words: Vec<_> = read.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(words, [("authorization", "Bearer s3cret"), ("x-tenant", "r2o")]);
+        assert!(!format!("{headers:?} {read:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn headers_that_cannot_be_read_stay_secret_on_a_command_line_too() {
+        let command = || OtlpOptions::augment_args(clap::Command::new("test"));
+        for wrong in ["s3cret", "authorization=s3cret\u{7f}", "a=b,s3cret"] {
+            let matches = command().try_get_matches_from(["test", "--otlp-headers", wrong]).unwrap();
+            let options = OtlpOptions::from_arg_matches(&matches).unwrap();
+            let error = options.headers.read().unwrap_err().to_string();
+            assert!(error.contains("--otlp-headers") && !error.contains("s3cret"), "{error}");
+            assert!(!format!("{options:?}").contains("s3cret"));
+        }
     }
 
     #[test]
