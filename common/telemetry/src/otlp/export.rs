@@ -17,12 +17,11 @@ use opentelemetry_proto::tonic::resource::v1::Resource as ProtoResource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::metrics::metrics;
-use super::options::{BadHeaders, OtlpOptions, Resource, milliseconds};
+use super::options::{BadHeaders, Header, OtlpOptions, Resource, milliseconds};
 use super::span::{Span, unix_nanos};
 use crate::metrics::{Counter, Registry};
 use crate::{TaskHandle, TaskKind, build_info, spawn};
@@ -187,7 +186,7 @@ struct Receiver {
     what: &'static str,
     channel: Channel,
     resource: ProtoResource,
-    headers: Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>,
+    headers: Vec<Header>,
     timeout: Duration,
     /// Whether it did not take what was sent last: that it is away is said once.
     away: bool,

@@ -66,6 +66,8 @@ pub(super) fn milliseconds(number: u64) -> Duration {
     Duration::from_millis(number.max(1))
 }
 
+pub(super) type Header = (MetadataKey<Ascii>, MetadataValue<Ascii>);
+
 /// Headers of every request, as `OTEL_EXPORTER_OTLP_HEADERS` writes them. They may be secret: nothing shows them, and they are
 /// read late, because whoever parses a command line repeats what it cannot read.
 #[derive(Clone, Default)]
@@ -91,7 +93,7 @@ impl FromStr for Headers {
 pub struct BadHeaders(String);
 
 impl Headers {
-    pub(super) fn read(&self) -> Result<Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>, BadHeaders> {
+    pub(super) fn read(&self) -> Result<Vec<Header>, BadHeaders> {
         let header = |(name, value): (String, String)| {
             let value = value.parse().map_err(|_| format!("the value of `{name}` is not plain text"));
             let mut value: MetadataValue<Ascii> = value.map_err(BadHeaders)?;
