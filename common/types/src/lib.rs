@@ -5,6 +5,7 @@
 pub mod deal;
 pub mod digest;
 pub mod job;
+pub mod mixing;
 pub mod plan;
 pub mod random;
 pub mod schedule;
@@ -17,6 +18,7 @@ pub use job::{
     FleetSpec, JobSpec, MaskPrediction, Metadata, MethodSpec, ModelSpec, Objective, OptimizerKind, OptimizerSpec,
     Precision, PredictorSpec, Prior, ProjectorSpec, SpecError, SpecErrors, TargetMomentum, TrainJob,
 };
+pub use mixing::{Mixing, Shape};
 pub use plan::{ChunkRef, EpochPlan, PlanError, steps_per_epoch};
 pub use random::Keyed;
 pub use schedule::{Clock, K_MAX, Schedule, k_at};
