@@ -13,10 +13,12 @@ pub mod journal;
 pub mod leader;
 pub mod ledger;
 pub mod open;
+pub mod read;
 pub mod run;
 pub mod shard;
 pub mod store;
 
 pub use error::{Operation, StorageError};
-pub use open::{open, open_with};
+pub use open::{open, open_once, open_with};
+pub use read::{Pace, ReadCounts, ReadOptions, Reader};
 pub use store::{Fence, Put, Store, Upload};

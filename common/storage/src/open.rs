@@ -32,8 +32,20 @@ const REQUEST_TIMEOUT: &str = "120 seconds";
 /// # Errors
 /// [`StorageError::InvalidUrl`] when the URL or the configuration of its client cannot be used.
 pub fn open(url: &str) -> Result<Store, StorageError> {
-    let own = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-    open_with(url, &own.collect::<Vec<_>>())
+    open_with(url, &own())
+}
+
+/// [`open`], without a client that tries again by itself: for readers that count what they ask, see [`crate::Reader`].
+///
+/// # Errors
+/// As [`open`].
+pub fn open_once(url: &str) -> Result<Store, StorageError> {
+    open_retrying(url, &own(), &RetryConfig { max_retries: 0, ..retry() })
+}
+
+/// The process's variables.
+fn own() -> Vec<(String, String)> {
+    std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
 /// [`open`] with these variables in place of the process's own (of Google's store only the process's count).
@@ -41,6 +53,10 @@ pub fn open(url: &str) -> Result<Store, StorageError> {
 /// # Errors
 /// As [`open`].
 pub fn open_with(url: &str, variables: &[(String, String)]) -> Result<Store, StorageError> {
+    open_retrying(url, variables, &retry())
+}
+
+fn open_retrying(url: &str, variables: &[(String, String)], retry: &RetryConfig) -> Result<Store, StorageError> {
     let refuse = |reason: String| StorageError::InvalidUrl { url: url.to_owned(), reason };
     if url.trim().is_empty() {
         return Err(refuse("it is empty".into()));
@@ -60,7 +76,7 @@ pub fn open_with(url: &str, variables: &[(String, String)]) -> Result<Store, Sto
         return open_folder(&folder).map_err(refuse);
     }
     let (scheme, root) = ObjectStoreScheme::parse(&parsed).map_err(|e| refuse(e.to_string()))?;
-    let inner = build(&scheme, &parsed, variables).map_err(|e| refuse(e.to_string()))?;
+    let inner = build(&scheme, &parsed, variables, retry).map_err(|e| refuse(e.to_string()))?;
     let shown = if scheme == ObjectStoreScheme::Memory { "memory://" } else { url.trim_end_matches('/') };
     Ok(Store::new(inner, root, shown.to_owned(), None))
 }
@@ -114,6 +130,7 @@ fn build(
     scheme: &ObjectStoreScheme,
     url: &Url,
     variables: &[(String, String)],
+    retry: &RetryConfig,
 ) -> object_store::Result<Arc<dyn ObjectStore>> {
     use ClientConfigKey::{ConnectTimeout, Timeout};
     Ok(match scheme {
@@ -126,10 +143,10 @@ fn build(
                 Ok(key) => builder.with_config(key, value),
                 Err(_) => builder,
             });
-            Arc::new(builder.with_url(url.as_str()).with_retry(retry()).build()?)
+            Arc::new(builder.with_url(url.as_str()).with_retry(retry.clone()).build()?)
         }
         ObjectStoreScheme::GoogleCloudStorage => {
-            let builder = GoogleCloudStorageBuilder::from_env().with_client_options(client()).with_retry(retry());
+            let builder = GoogleCloudStorageBuilder::from_env().with_client_options(client()).with_retry(retry.clone());
             Arc::new(builder.with_url(url.as_str()).build()?)
         }
         ObjectStoreScheme::MicrosoftAzure => {
@@ -140,12 +157,12 @@ fn build(
                 Ok(key) => builder.with_config(key, value),
                 Err(_) => builder,
             });
-            Arc::new(builder.with_url(url.as_str()).with_retry(retry()).build()?)
+            Arc::new(builder.with_url(url.as_str()).with_retry(retry.clone()).build()?)
         }
         _ => {
             let host = &url[..url::Position::BeforePath];
             let builder = HttpBuilder::new().with_url(host).with_client_options(client().with_allow_http(true));
-            Arc::new(builder.with_retry(retry()).build()?)
+            Arc::new(builder.with_retry(retry.clone()).build()?)
         }
     })
 }

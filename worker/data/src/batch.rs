@@ -1,10 +1,8 @@
 //! A batch: the images of a worker's lanes for one step, in plain memory.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use bytes::Bytes;
 use r2o_types::Prior;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -15,6 +13,7 @@ use crate::pool::{Buffers, Home, Pool};
 use crate::prior::PriorSource;
 use crate::sample::{Setting, Slot, skip_of};
 use crate::stats::{LoaderStats, Stage};
+use crate::step::{Order, Step, gather};
 
 /// The images of all local lanes for one step, lane-major: N = lanes * samples per lane. Dropping it gives its buffers to a
 /// later batch of the same loader.
@@ -66,17 +65,6 @@ impl Drop for Batch {
     }
 }
 
-/// Which samples a batch holds.
-#[derive(Debug, Clone)]
-pub(crate) struct Order {
-    pub(crate) step: u64,
-    pub(crate) epoch: u64,
-    pub(crate) step_in_epoch: u64,
-    pub(crate) lanes: Vec<u32>,
-    pub(crate) samples: Vec<u64>,
-    pub(crate) first_positions: Vec<u64>,
-}
-
 /// How a batch is made.
 #[derive(Debug, Clone)]
 pub(crate) struct Making {
@@ -88,13 +76,10 @@ pub(crate) struct Making {
     pub(crate) stats: Arc<LoaderStats>,
 }
 
-/// Chunks by their number in the set.
-pub(crate) type Chunks = HashMap<usize, Bytes>;
-
 impl Batch {
     /// Decodes and augments, on the current rayon pool.
-    pub(crate) fn make(dataset: &Dataset, order: Order, making: &Making, chunks: &Chunks) -> Result<Self, DataError> {
-        let start = Instant::now();
+    pub(crate) fn make(dataset: &Dataset, step: &Step, making: &Making) -> Result<Self, DataError> {
+        let (start, order) = (Instant::now(), &step.order);
         let (n, side) = (order.samples.len(), making.side as usize);
         let pixels = side * side;
         let (mut buffers, home) = making.pool.take(n, pixels);
@@ -113,24 +98,20 @@ impl Batch {
             boxes2: vec![0.0; n * 4],
             flips1: vec![false; n],
             flips2: vec![false; n],
-            samples: order.samples,
-            lanes: order.lanes,
-            first_positions: order.first_positions,
+            samples: order.samples.clone(),
+            lanes: order.lanes.clone(),
+            first_positions: order.first_positions.clone(),
             pixel_digests: Vec::new(),
             home,
         };
         let (stats, lanes) = (&*making.stats, batch.lanes.len().max(1));
         let (seed, epoch, prior) = (making.seed, order.epoch, &making.prior);
         let setting = Setting { dataset, seed, epoch, side: making.side, prior, stats };
-        let chunk_of = |sample: u64| {
-            let chunk = dataset.locate(sample)?.chunk;
-            chunks.get(&chunk).ok_or(DataError::Lost { step: order.step })
-        };
         let lost = Mutex::new(Vec::new());
         let mut slots = batch.slots(pixels);
         stats.spent(Stage::Assemble, start);
         slots.par_iter_mut().enumerate().try_for_each(|(number, slot)| {
-            match setting.fill(slot, chunk_of(slot.sample)?) {
+            match setting.fill(slot, step.members(number)) {
                 Err(error) if skip_of(&error).is_some() => {
                     lost.lock().unwrap_or_else(PoisonError::into_inner).push((number, error));
                     Ok(())
@@ -141,7 +122,7 @@ impl Batch {
         let start = Instant::now();
         let lost = lost.into_inner().unwrap_or_else(PoisonError::into_inner);
         if !lost.is_empty() {
-            substitute(&setting, &mut slots, n / lanes, lost, chunk_of)?;
+            substitute(&setting, &mut slots, n / lanes, lost, step)?;
         }
         drop(slots);
         if making.audit {
@@ -200,12 +181,12 @@ impl Batch {
 ///
 /// # Errors
 /// When half of a lane's samples or more are lost, the first of them: then the set is at fault.
-fn substitute<'a>(
+fn substitute(
     setting: &Setting<'_>,
     slots: &mut [Slot<'_>],
     per_lane: usize,
     mut lost: Vec<(usize, DataError)>,
-    chunk_of: impl Fn(u64) -> Result<&'a Bytes, DataError>,
+    step: &Step,
 ) -> Result<(), DataError> {
     lost.sort_by_key(|(number, _)| *number);
     let numbers: Vec<usize> = lost.iter().map(|(number, _)| *number).collect();
@@ -213,7 +194,7 @@ fn substitute<'a>(
         let lane = number / per_lane * per_lane..(number / per_lane + 1) * per_lane;
         let gone = numbers.iter().filter(|other| lane.contains(other)).count();
         let next = (1..per_lane)
-            .map(|step| lane.start + (number - lane.start + step) % per_lane)
+            .map(|after| lane.start + (number - lane.start + after) % per_lane)
             .find(|candidate| !numbers.contains(candidate));
         let (Some(next), false) = (next, 2 * gone >= per_lane) else { return Err(error) };
         let from = slots[next].sample;
@@ -223,21 +204,9 @@ fn substitute<'a>(
             let (sample, reason) = (slots[number].sample, reason.word());
             tracing::warn!(sample, from, reason, "{error}: {source}; another sample of its lane takes its place");
         }
-        setting.fill_from(&mut slots[number], from, chunk_of(from)?)?;
+        setting.fill_from(&mut slots[number], from, step.members(next))?;
     }
     Ok(())
-}
-
-/// Reads the chunks of some samples, each once.
-pub(crate) async fn fetch(dataset: &Dataset, samples: &[u64]) -> Result<Chunks, DataError> {
-    let mut chunks = Chunks::new();
-    for &sample in samples {
-        let chunk = dataset.locate(sample)?.chunk;
-        if let std::collections::hash_map::Entry::Vacant(entry) = chunks.entry(chunk) {
-            entry.insert(dataset.read_chunk(chunk).await?);
-        }
-    }
-    Ok(chunks)
 }
 
 /// Fixed samples as one lane, augmented as in epoch 0: for pictures of a run. Blocks; not for a runtime's thread.
@@ -252,7 +221,6 @@ pub fn probe(
     seed: u64,
 ) -> Result<Batch, DataError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DataError::Threads)?;
-    let chunks = runtime.block_on(fetch(dataset, samples))?;
     let making = Making {
         seed,
         side: image_size,
@@ -269,5 +237,6 @@ pub fn probe(
         samples: samples.to_vec(),
         first_positions: vec![0],
     };
-    Batch::make(dataset, order, &making, &chunks)
+    let step = runtime.block_on(gather(dataset, order))?;
+    Batch::make(dataset, &step, &making)
 }

@@ -1,5 +1,7 @@
 //! What can go wrong with data, named by set, shard and sample.
 
+use std::path::PathBuf;
+
 use r2o_storage::StorageError;
 use r2o_storage::shard::SetError;
 use r2o_types::PlanError;
@@ -36,6 +38,32 @@ pub enum DecodeError {
     Broken(String),
 }
 
+/// Why a disk cache cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// Something else lives there.
+    #[error(
+        "{} holds files and is no chunk cache of this version: nothing in it was touched; give --cache-dir a folder that is \
+         empty or not there", folder.display()
+    )]
+    NotOurs {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot use {} as a chunk cache: give this user leave to write there, or another folder", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// An entry cannot be read, or is not what was written.
+    #[error("{0}")]
+    Entry(#[from] std::io::Error),
+}
+
 /// Why a batch could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -46,6 +74,9 @@ pub enum DataError {
     /// The store failed.
     #[error("cannot read from the data set")]
     Storage(#[from] StorageError),
+    /// The disk cache.
+    #[error("cannot use the disk cache")]
+    Cache(#[from] CacheError),
     /// There is no order of epochs.
     #[error("the data set {url} cannot be dealt to the job's lanes")]
     Plan {

@@ -1,22 +1,23 @@
 //! Batches of a worker's lanes, step by step, made ahead of the step that trains.
 //!
-//! One thread walks the steps: while the samples of a step are decoded and augmented on a pool of threads, the chunks of
-//! the next step are read. A bounded channel keeps the number of finished batches, and so the memory, small.
+//! One thread gathers the bytes of step after step (see `feed`), another has them decoded and augmented on a pool of threads.
+//! Bounded channels between them keep the number of steps and of finished batches, and so the memory, small.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use r2o_types::{EpochPlan, Prior, steps_per_epoch};
-use tokio::runtime::Runtime;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use r2o_types::Prior;
+use tokio::sync::oneshot;
 
-use crate::batch::{Batch, Chunks, Making, Order};
-use crate::cache::ChunkCache;
+use crate::batch::{Batch, Making};
 use crate::dataset::Dataset;
 use crate::error::DataError;
+use crate::feed::{Feeder, Orders};
 use crate::pool::Pool;
 use crate::prior::PriorSource;
 use crate::stats::{LoaderStats, Stage};
+use crate::step::Step;
 
 /// What a loader loads.
 #[derive(Debug, Clone)]
@@ -53,6 +54,8 @@ pub struct Loader {
     batches: Receiver<Result<Batch, DataError>>,
     next_step: u64,
     stats: Arc<LoaderStats>,
+    /// Tells the feeder, wherever it waits, that the loader is gone.
+    _alive: oneshot::Sender<()>,
 }
 
 impl Loader {
@@ -74,14 +77,29 @@ impl Loader {
             .map_err(DataError::Threads)?;
         let next_step = options.first_step;
         let prefetch = options.prefetch_steps.max(1);
-        let walk = Walk::new(options)?;
-        let stats = Arc::clone(&walk.making.stats);
+        let stats: Arc<LoaderStats> = Arc::default();
+        let making = Making {
+            seed: options.seed,
+            side: options.image_size,
+            prior: PriorSource::choose(&options.prior, options.dataset.binding()),
+            audit: options.audit,
+            // Those that are ready, one in the making and one that trains.
+            pool: Pool::new(prefetch + 2),
+            stats: Arc::clone(&stats),
+        };
+        warn_of_little_memory(&options);
+        let dataset = Arc::clone(&options.dataset);
+        let (alive, ended) = oneshot::channel();
+        // One step waits while the one before is decoded and the one after is gathered.
+        let (next, steps) = bounded(1);
+        let (spent, memory) = unbounded();
+        let feeder = Feeder::new(Orders::new(options)?, Arc::clone(&stats), runtime, ended, memory);
         let (sender, batches) = bounded(prefetch);
-        std::thread::Builder::new()
-            .name("loader".to_owned())
-            .spawn(move || walk.run(&pool, &runtime, &sender))
-            .map_err(DataError::Threads)?;
-        Ok(Self { batches, next_step, stats })
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        thread("data-feed").spawn(move || feeder.run(&next)).map_err(DataError::Threads)?;
+        let decode = move || run(&dataset, &making, &pool, &steps, &spent, &sender);
+        thread("loader").spawn(decode).map_err(DataError::Threads)?;
+        Ok(Self { batches, next_step, stats, _alive: alive })
     }
 
     /// The batch of the next step; steps go on over all epochs, for ever. Blocks until it is ready.
@@ -111,124 +129,43 @@ impl Loader {
     }
 }
 
-/// The walk over the steps.
-struct Walk {
-    options: LoaderOptions,
-    making: Making,
-    steps_per_epoch: u64,
-    plan: EpochPlan,
-    plan_epoch: u64,
-    cache: ChunkCache,
-}
-
-impl Walk {
-    fn new(options: LoaderOptions) -> Result<Self, DataError> {
-        let steps_per_epoch = steps_per_epoch(options.dataset.samples(), options.total_lanes, options.samples_per_lane);
-        let making = Making {
-            seed: options.seed,
-            side: options.image_size,
-            prior: PriorSource::choose(&options.prior, options.dataset.binding()),
-            audit: options.audit,
-            // Those that are ready, one in the making and one that trains.
-            pool: Pool::new(options.prefetch_steps.max(1) + 2),
-            stats: Arc::default(),
-        };
-        let plan_epoch = options.first_step.checked_div(steps_per_epoch).unwrap_or(0);
-        let plan = plan(&options, plan_epoch)?;
-        Ok(Self { making, steps_per_epoch, plan, plan_epoch, cache: ChunkCache::default(), options })
-    }
-
-    fn run(mut self, pool: &rayon::ThreadPool, runtime: &Runtime, batches: &Sender<Result<Batch, DataError>>) {
-        let mut step = self.options.first_step;
-        let mut ahead = self.order(step).map(|order| self.request(runtime, order));
-        loop {
-            let ready = ahead.and_then(|reading| self.arrived(runtime, reading));
-            step += 1;
-            // The next step's chunks are on their way while this step is decoded.
-            ahead = self.order(step).map(|order| self.request(runtime, order));
-            let dataset = Arc::clone(&self.options.dataset);
-            let making = &self.making;
-            let made = ready.and_then(|(order, chunks)| pool.install(|| Batch::make(&dataset, order, making, &chunks)));
-            let failed = made.is_err();
-            if batches.send(made).is_err() || failed {
-                return;
-            }
+/// Decodes step after step until one fails or nobody takes them.
+fn run(
+    dataset: &Dataset,
+    making: &Making,
+    pool: &rayon::ThreadPool,
+    steps: &Receiver<Result<Step, DataError>>,
+    spent: &Sender<Vec<u8>>,
+    batches: &Sender<Result<Batch, DataError>>,
+) {
+    for step in steps {
+        let made = step.and_then(|step| {
+            let made = pool.install(|| Batch::make(dataset, &step, making));
+            making.stats.unbuffer(step.bytes() as u64);
+            // The feeder may have ended.
+            let _ = spent.send(step.into_bytes());
+            made
+        });
+        let failed = made.is_err();
+        if batches.send(made).is_err() || failed {
+            return;
         }
-    }
-
-    /// The samples of a step.
-    fn order(&mut self, step: u64) -> Result<Order, DataError> {
-        let (epoch, step_in_epoch) = (step / self.steps_per_epoch, step % self.steps_per_epoch);
-        if epoch != self.plan_epoch {
-            self.plan = plan(&self.options, epoch)?;
-            self.plan_epoch = epoch;
-        }
-        let lanes = self.options.lanes.clone();
-        let samples = lanes.iter().flat_map(|&lane| self.plan.samples(step_in_epoch, lane)).collect();
-        let first_positions = lanes.iter().map(|&lane| self.plan.first_position(step_in_epoch, lane)).collect();
-        Ok(Order { step, epoch, step_in_epoch, lanes, samples, first_positions })
-    }
-
-    /// Takes from the cache what is there and starts to read the rest.
-    fn request(&mut self, runtime: &Runtime, order: Order) -> Reading {
-        let mut chunks = Chunks::new();
-        let mut missing = Vec::new();
-        for &sample in &order.samples {
-            let Ok(chunk) = self.options.dataset.locate(sample).map(|place| place.chunk) else { continue };
-            if chunks.contains_key(&chunk) || missing.contains(&chunk) {
-                continue;
-            }
-            match self.cache.get(chunk) {
-                Some(bytes) => {
-                    self.making.stats.kept();
-                    chunks.insert(chunk, bytes);
-                }
-                None => missing.push(chunk),
-            }
-        }
-        let (dataset, stats) = (Arc::clone(&self.options.dataset), Arc::clone(&self.making.stats));
-        let read = async move {
-            let reads = missing.into_iter().map(|chunk| {
-                let (dataset, stats) = (&dataset, &stats);
-                async move {
-                    let start = Instant::now();
-                    let bytes = dataset.read_chunk(chunk).await?;
-                    stats.spent(Stage::Read, start);
-                    stats.read(bytes.len());
-                    Ok::<_, DataError>((chunk, bytes))
-                }
-            });
-            futures::future::try_join_all(reads).await
-        };
-        Reading { order, chunks, read: runtime.spawn(read) }
-    }
-
-    fn arrived(&mut self, runtime: &Runtime, reading: Reading) -> Result<(Order, Chunks), DataError> {
-        let Reading { order, mut chunks, read } = reading;
-        let read = runtime.block_on(read).map_err(|_| DataError::Lost { step: order.step })??;
-        for (chunk, bytes) in read {
-            self.cache.put(chunk, bytes.clone());
-            chunks.insert(chunk, bytes);
-        }
-        Ok((order, chunks))
     }
 }
 
-/// A step whose chunks are on their way.
-struct Reading {
-    order: Order,
-    chunks: Chunks,
-    read: tokio::task::JoinHandle<Result<Vec<(usize, bytes::Bytes)>, DataError>>,
-}
-
-fn plan(options: &LoaderOptions, epoch: u64) -> Result<EpochPlan, DataError> {
-    EpochPlan::new(
-        options.dataset.chunks(),
-        options.seed,
-        epoch,
-        options.total_lanes,
-        options.samples_per_lane,
-        options.window_chunks,
-    )
-    .map_err(|source| DataError::Plan { url: options.dataset.url().to_owned(), source })
+/// Windows that do not fit into memory are read again for every step, unless a disk holds them.
+fn warn_of_little_memory(options: &LoaderOptions) {
+    let LoaderOptions { dataset, lanes, window_chunks, .. } = options;
+    let chunks = dataset.chunks().len().min(lanes.len() * *window_chunks as usize) as u64;
+    let mean =
+        (0..dataset.chunks().len()).map(|c| dataset.chunk_bytes(c)).sum::<u64>() / dataset.chunks().len().max(1) as u64;
+    let (needed, memory) = (chunks * mean, dataset.memory_bytes());
+    if needed > memory && !dataset.has_cache() {
+        tracing::warn!(
+            needed,
+            memory,
+            "the shuffle windows of this worker's lanes do not fit into the loader's memory, and their chunks will be read \
+             more than once: give the worker --cache-dir, or more --loader-memory"
+        );
+    }
 }

@@ -3,8 +3,6 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use crate::augment::{Recipe, Studio, View};
 use crate::dataset::{Dataset, Place};
 use crate::error::{DataError, DecodeError};
@@ -12,6 +10,7 @@ use crate::labels::Maps;
 use crate::prior::PriorSource;
 use crate::resize::Crop;
 use crate::stats::{LoaderStats, Skip, Stage};
+use crate::step::Members;
 
 /// A sample's part of a batch's buffers.
 pub(crate) struct Slot<'a> {
@@ -48,12 +47,12 @@ thread_local! {
 
 impl Setting<'_> {
     /// Decodes, augments and lays a sample into its slot.
-    pub(crate) fn fill(&self, slot: &mut Slot<'_>, chunk: &Bytes) -> Result<(), DataError> {
-        self.fill_from(slot, slot.sample, chunk)
+    pub(crate) fn fill(&self, slot: &mut Slot<'_>, members: Members<'_>) -> Result<(), DataError> {
+        self.fill_from(slot, slot.sample, members)
     }
 
-    /// As [`Setting::fill`], with the pixels and the label map of the sample `from`, augmented as the slot's own would be.
-    pub(crate) fn fill_from(&self, slot: &mut Slot<'_>, from: u64, chunk: &Bytes) -> Result<(), DataError> {
+    /// As [`Setting::fill`], with the members of the sample `from`, augmented as the slot's own would be.
+    pub(crate) fn fill_from(&self, slot: &mut Slot<'_>, from: u64, members: Members<'_>) -> Result<(), DataError> {
         let place = self.dataset.locate(from)?;
         let failed = |member: &'static str, source: DecodeError| DataError::Decode {
             url: self.dataset.url().to_owned(),
@@ -63,10 +62,10 @@ impl Setting<'_> {
             source,
         };
         let outside = || DecodeError::Broken("it lies outside its chunk".to_owned());
-        let image = place.member(chunk, place.entry.image).ok_or_else(|| failed(IMAGE, outside()))?;
-        let stored = self.stored_map(&place, chunk)?;
+        let image = members.image.ok_or_else(|| failed(IMAGE, outside()))?;
+        let stored = self.stored_map(&place, members)?;
         DESK.with_borrow_mut(|desk| {
-            let done = self.draw(desk, slot, &image, &stored).map_err(|(member, source)| failed(member, source));
+            let done = self.draw(desk, slot, image, stored).map_err(|(member, source)| failed(member, source));
             desk.studio.decoder.rest();
             done
         })
@@ -109,11 +108,11 @@ impl Setting<'_> {
         Ok(())
     }
 
-    fn stored_map(&self, place: &Place<'_>, chunk: &Bytes) -> Result<Bytes, DataError> {
+    fn stored_map<'a>(&self, place: &Place<'_>, members: Members<'a>) -> Result<&'a [u8], DataError> {
         if !self.prior.is_stored() {
-            return Ok(Bytes::new());
+            return Ok(&[]);
         }
-        place.entry.prior.and_then(|member| place.member(chunk, member)).ok_or_else(|| DataError::NoPrior {
+        members.prior.ok_or_else(|| DataError::NoPrior {
             url: self.dataset.url().to_owned(),
             shard: self.dataset.shard_url(place.shard),
             key: place.entry.key.clone(),

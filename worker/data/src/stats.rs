@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
+use r2o_storage::ReadCounts;
+
 use crate::error::DecodeError;
 
 /// Where a loader's time goes.
@@ -85,6 +87,35 @@ impl Skip {
     }
 }
 
+/// What became of a chunk that was offered to the disk cache, or of an entry in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// It was written, or was there already.
+    Kept,
+    /// There was no room.
+    Full,
+    /// The disk refused.
+    Failed,
+    /// The entry did not match its checksum: it was taken out and read from the store again.
+    Damaged,
+}
+
+impl Put {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Kept, Self::Full, Self::Failed, Self::Damaged];
+
+    /// Its word in metrics and tables.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Full => "full",
+            Self::Failed => "failed",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
 /// A loader's counters.
 #[derive(Debug, Default)]
 pub struct LoaderStats {
@@ -93,6 +124,13 @@ pub struct LoaderStats {
     chunks_read: AtomicU64,
     bytes_read: AtomicU64,
     chunks_kept: AtomicU64,
+    chunks_cached: AtomicU64,
+    bytes_cached: AtomicU64,
+    cache_puts: [AtomicU64; Put::ALL.len()],
+    buffered: AtomicU64,
+    buffered_most: AtomicU64,
+    /// What reads of the store cost.
+    pub(crate) reads: ReadCounts,
     nanoseconds: [AtomicU64; Stage::ALL.len()],
     skipped: [AtomicU64; Skip::ALL.len()],
 }
@@ -128,6 +166,44 @@ impl LoaderStats {
         self.chunks_kept.load(Relaxed)
     }
 
+    /// Chunks that a step found in the disk cache.
+    #[must_use]
+    pub fn chunks_cached(&self) -> u64 {
+        self.chunks_cached.load(Relaxed)
+    }
+
+    /// Bytes that came from the disk cache: those of samples, not of whole chunks.
+    #[must_use]
+    pub fn bytes_cached(&self) -> u64 {
+        self.bytes_cached.load(Relaxed)
+    }
+
+    /// What became of chunks and entries of the disk cache.
+    #[must_use]
+    pub fn cache_puts(&self, put: Put) -> u64 {
+        self.cache_puts[put as usize].load(Relaxed)
+    }
+
+    /// Requests to the store, bytes of chunks and of hedges, retries, hedges.
+    #[must_use]
+    pub fn reads(&self) -> &ReadCounts {
+        &self.reads
+    }
+
+    /// Bytes in memory that are not decoded yet: chunks, those being read included, and steps' members. Never more than
+    /// [`StreamOptions::memory_bytes`](crate::StreamOptions) (or the largest chunk) and the members of three steps; hedges come
+    /// on top, within their own bound.
+    #[must_use]
+    pub fn buffered(&self) -> u64 {
+        self.buffered.load(Relaxed)
+    }
+
+    /// The most that was ever in memory so.
+    #[must_use]
+    pub fn buffered_most(&self) -> u64 {
+        self.buffered_most.load(Relaxed)
+    }
+
     /// Time spent in a stage, summed over threads.
     #[must_use]
     pub fn nanoseconds(&self, stage: Stage) -> u64 {
@@ -160,6 +236,24 @@ impl LoaderStats {
 
     pub(crate) fn kept(&self) {
         self.chunks_kept.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn cached(&self, bytes: usize) {
+        self.chunks_cached.fetch_add(1, Relaxed);
+        self.bytes_cached.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn put(&self, put: Put) {
+        self.cache_puts[put as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn buffer(&self, bytes: u64) {
+        let now = self.buffered.fetch_add(bytes, Relaxed) + bytes;
+        self.buffered_most.fetch_max(now, Relaxed);
+    }
+
+    pub(crate) fn unbuffer(&self, bytes: u64) {
+        self.buffered.fetch_sub(bytes, Relaxed);
     }
 
     pub(crate) fn skip(&self, reason: Skip) {
