@@ -11,6 +11,8 @@ const REFUSED: &[(&[&str], &[&str])] = &[
     (&["workers.shm=lots"], &["shm", "pattern"]),
     (&["workers.device=tpu"], &["device", "cpu", "cuda"]),
     (&["workers.drainDeadline=0"], &["drainDeadline", "1"]),
+    (&["workers.cacheBytes=-1"], &["cacheBytes", "0"]),
+    (&["workers.cacheBytes=1", "workers.cacheDir=cache"], &["cacheDir", "pattern"]),
     (&["service.grpc=70000"], &["grpc", "535"]),
     (&["service.grpc=7071"], &["service.grpc and service.http are both 7071"]),
     (&["tls.mode=off"], &["mode", "generated", "certManager", "secret", "none"]),

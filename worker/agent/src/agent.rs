@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use r2o_data::{CacheOptions, StreamOptions};
 use r2o_proto::token::{TokenChannel, TokenFile};
 use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{Draining, Goodbye, Hello, LogLine, Prepared, Ready};
@@ -107,10 +108,15 @@ async fn work(
     let channel = token.clone().on(session::channel(&options.coordinator, options.tls.clone())?);
     let (events, mut event_queue) = mpsc::unbounded_channel();
     let (outboxes, mut outbox_queue) = mpsc::unbounded_channel();
+    let cache = options.cache_dir.zip(options.cache_bytes).map(|(folder, bytes)| CacheOptions { folder, bytes });
+    // Before any job: a job must not fail because of one worker's folder.
+    cache.as_ref().map(CacheOptions::check).transpose()?;
+    let stream = StreamOptions { memory_bytes: options.loader_memory, cache, ..StreamOptions::default() };
     let settings = trainer::Settings {
         device,
         threads,
         loader_threads: options.loader_threads.unwrap_or(threads),
+        stream,
         collective_timeout: Duration::from_secs(options.collective_timeout),
         audit: options.audit,
         flip_bit_at: options.flip_bit_at,

@@ -70,6 +70,16 @@ pub(crate) struct RunOptions {
     /// Threads for decoding images; default: as many as for computing.
     #[arg(long)]
     pub(crate) loader_threads: Option<usize>,
+    /// Most bytes of data in memory that is read and not decoded yet.
+    #[arg(long, env = "R2O_LOADER_MEMORY", value_name = "BYTES", default_value_t = 1 << 30)]
+    pub(crate) loader_memory: u64,
+    /// Folder for data kept on a local disk; made when it is not there, otherwise empty or such a folder already. Workers of
+    /// one host may share it.
+    #[arg(long, env = "R2O_CACHE_DIR", value_name = "FOLDER", requires = "cache_bytes")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Most bytes in that folder, of all workers that share it.
+    #[arg(long, env = "R2O_CACHE_BYTES", value_name = "BYTES", requires = "cache_dir")]
+    pub(crate) cache_bytes: Option<u64>,
     /// Seconds that a collective may take before it counts as hung.
     #[arg(long, default_value_t = 300)]
     pub(crate) collective_timeout: u64,

@@ -1,13 +1,14 @@
 //! What a worker measures: its steps, its data, its share of checkpoints.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::header;
 use axum::routing::get;
-use r2o_data::{LoaderStats, Skip, Stage};
+use r2o_data::{LoaderStats, Put, Skip, Stage};
 use r2o_proto::v1::{CheckpointPart, Timing};
 use r2o_telemetry::metrics::{CONTENT_TYPE, table};
 use r2o_telemetry::otlp::Metrics as Sent;
@@ -31,7 +32,12 @@ pub(crate) struct Loaded {
     images: u64,
     chunks_kept: u64,
     chunks_read: u64,
+    chunks_cached: u64,
     bytes_read: u64,
+    bytes_requested: u64,
+    bytes_cached: u64,
+    requests: [u64; table::REQUESTS.len()],
+    cache: [u64; Put::ALL.len()],
     nanoseconds: [u64; Stage::ALL.len()],
     skipped: [u64; Skip::ALL.len()],
 }
@@ -39,11 +45,9 @@ pub(crate) struct Loaded {
 impl Loaded {
     /// Counts what the loader did since the last time.
     pub(crate) fn count(&mut self, metrics: &Metrics, ready: usize, stats: &LoaderStats) {
+        self.count_reads(metrics, stats);
         metrics.loader_queue.set(&[], ready as f64);
         metrics.loader_images.add(&[], since(&mut self.images, stats.images()));
-        metrics.loader_chunks.add(&["memory"], since(&mut self.chunks_kept, stats.chunks_kept()));
-        metrics.loader_chunks.add(&["store"], since(&mut self.chunks_read, stats.chunks_read()));
-        metrics.loader_read.add(&[], since(&mut self.bytes_read, stats.bytes_read()));
         for (stage, before) in Stage::ALL.into_iter().zip(&mut self.nanoseconds) {
             let seconds = since(before, stats.nanoseconds(stage)) / 1e9;
             metrics.loader_stages.add(&[stage.word()], seconds);
@@ -51,6 +55,31 @@ impl Loaded {
         for (skip, before) in Skip::ALL.into_iter().zip(&mut self.skipped) {
             metrics.loader_skipped.add(&[skip.word()], since(before, stats.skipped(skip)));
         }
+    }
+
+    fn count_reads(&mut self, metrics: &Metrics, stats: &LoaderStats) {
+        let sources = [
+            (&mut self.chunks_kept, stats.chunks_kept()),
+            (&mut self.chunks_cached, stats.chunks_cached()),
+            (&mut self.chunks_read, stats.chunks_read()),
+        ];
+        for (word, (before, now)) in table::CHUNK_SOURCES.iter().zip(sources) {
+            metrics.loader_chunks.add(&[word], since(before, now));
+        }
+        let reads = stats.reads();
+        metrics.loader_read.add(&[], since(&mut self.bytes_read, stats.bytes_read()));
+        metrics.loader_requested.add(&[], since(&mut self.bytes_requested, reads.bytes.load(Relaxed)));
+        metrics.loader_cache_read.add(&[], since(&mut self.bytes_cached, stats.bytes_cached()));
+        let (retries, hedges) = (reads.retries.load(Relaxed), reads.hedges.load(Relaxed));
+        let needs = reads.requests.load(Relaxed).saturating_sub(retries + hedges);
+        for ((word, before), now) in table::REQUESTS.iter().zip(&mut self.requests).zip([needs, retries, hedges]) {
+            metrics.loader_requests.add(&[word], since(before, now.max(*before)));
+        }
+        for (put, before) in Put::ALL.into_iter().zip(&mut self.cache) {
+            metrics.loader_cache.add(&[put.word()], since(before, stats.cache_puts(put)));
+        }
+        metrics.loader_buffered.set(&[], stats.buffered() as f64);
+        metrics.loader_cache_size.set(&[], stats.cache_size() as f64);
     }
 }
 
@@ -105,6 +134,7 @@ mod tests {
     fn words_of_the_loader_are_declared() {
         assert_eq!(Stage::ALL.map(Stage::word), table::STAGES);
         assert_eq!(Skip::ALL.map(Skip::word), table::SKIPS);
+        assert_eq!(Put::ALL.map(Put::word), table::CACHE_OUTCOMES);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use base::Base;
 use crossbeam_channel::{Receiver, Sender};
 use r2o_c10d::ProcessGroup;
+use r2o_data::StreamOptions;
 use r2o_engine::host::Device;
 use r2o_proto::token::TokenChannel;
 use r2o_storage::StorageError;
@@ -41,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) threads: usize,
     /// Threads for decoding.
     pub(crate) loader_threads: usize,
+    /// How data is read and kept.
+    pub(crate) stream: StreamOptions,
     /// After this a collective counts as hung.
     pub(crate) collective_timeout: Duration,
     /// Hash pixels and masks.

@@ -224,8 +224,11 @@ impl Dataset {
         let Some(cache) = self.cache.clone() else { return Ok(bytes) };
         let (name, kept) = (self.chunk(chunk).1.blake3.clone(), bytes.clone());
         // The copy in memory is held until it is written: so a slow disk slows reading, and does not fill memory.
-        match tokio::task::spawn_blocking(move || cache.put(&name, &kept)).await {
-            Ok(Ok(put)) => stats.put(put),
+        match tokio::task::spawn_blocking(move || cache.put(&name, &kept).map(|put| (put, cache.used()))).await {
+            Ok(Ok((put, used))) => {
+                stats.put(put);
+                stats.cache_has(used);
+            }
             Ok(Err(error)) => {
                 tracing::warn!("cannot keep a chunk in the disk cache, training goes on without: {error}");
                 stats.put(Put::Failed);

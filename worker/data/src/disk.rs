@@ -48,6 +48,36 @@ pub struct CacheOptions {
     pub bytes: u64,
 }
 
+impl CacheOptions {
+    /// Makes the folder, if need be, and finds out whether it can be used.
+    ///
+    /// # Errors
+    /// When it holds something else, or the system refuses.
+    pub fn check(&self) -> Result<(), CacheError> {
+        self.claim().map(drop)
+    }
+
+    /// The mark, made if the folder is empty.
+    fn claim(&self) -> Result<File, CacheError> {
+        let folder = &self.folder;
+        let failed = |source| CacheError::Folder { folder: folder.clone(), source };
+        fs::create_dir_all(folder).map_err(failed)?;
+        let path = folder.join(MARK);
+        if !path.exists() && fs::read_dir(folder).map_err(failed)?.any(|e| e.is_ok_and(|e| e.file_name() != MARK)) {
+            return Err(CacheError::NotOurs { folder: folder.clone() });
+        }
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        let mut text = vec![0; MARK_TEXT.len()];
+        let length = file.read_at(&mut text, 0).map_err(failed)?;
+        // Nothing, where its maker was killed before the first word.
+        if text[..length] != MARK_TEXT.as_bytes()[..length] {
+            return Err(CacheError::NotOurs { folder: folder.clone() });
+        }
+        file.write_all_at(MARK_TEXT.as_bytes(), 0).map_err(failed)?;
+        Ok(file)
+    }
+}
+
 /// The entries of one set.
 #[derive(Debug)]
 pub(crate) struct DiskCache {
@@ -68,38 +98,21 @@ impl DiskCache {
     /// # Errors
     /// When the folder is not a cache's, or cannot be used.
     pub(crate) fn open(options: &CacheOptions, set: &str) -> Result<Self, CacheError> {
-        let folder = &options.folder;
-        let failed = |source| CacheError::Folder { folder: folder.clone(), source };
-        fs::create_dir_all(folder).map_err(failed)?;
-        let path = folder.join(MARK);
-        if !path.exists() && fs::read_dir(folder).map_err(failed)?.any(|e| e.is_ok_and(|e| e.file_name() != MARK)) {
-            return Err(CacheError::NotOurs { folder: folder.clone() });
-        }
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
-        let cache =
-            Self { options: options.clone(), set: folder.join(set), mark: Mutex::new(Mark { file, touched: None }) };
-        cache
-            .locked(|cache, mark| {
-                let mut text = vec![0; MARK_TEXT.len()];
-                let length = mark.file.read_at(&mut text, 0)?;
-                if text[..length] != MARK_TEXT.as_bytes()[..length] {
-                    return Ok(Err(CacheError::NotOurs { folder: folder.clone() }));
-                }
-                mark.file.write_all_at(MARK_TEXT.as_bytes(), 0)?;
-                fs::create_dir_all(&cache.set)?;
-                cache.touch(mark)?;
-                // What was killed between a change and its count is mended here.
-                let mut used = cache.clean()?;
-                cache.make_room(&mut used, 0)?;
-                if used > options.bytes {
-                    // The budget is smaller than it was.
-                    for entry in entries(&cache.set)? {
-                        used = if used > options.bytes { remove(&entry, used)? } else { used };
-                    }
-                }
-                mark.set_used(used).map(Ok)
-            })
-            .map_err(failed)??;
+        let mark = Mutex::new(Mark { file: options.claim()?, touched: None });
+        let cache = Self { options: options.clone(), set: options.folder.join(set), mark };
+        let opened = cache.locked(|cache, mark| {
+            fs::create_dir_all(&cache.set)?;
+            cache.touch(mark)?;
+            // What was killed between a change and its count is mended here.
+            let mut used = cache.clean()?;
+            cache.make_room(&mut used, 0)?;
+            // The budget may be smaller than it was.
+            for entry in if used > options.bytes { entries(&cache.set)? } else { Vec::new() } {
+                used = if used > options.bytes { remove(&entry, used)? } else { used };
+            }
+            mark.set_used(used)
+        });
+        opened.map_err(|source| CacheError::Folder { folder: options.folder.clone(), source })?;
         Ok(cache)
     }
 

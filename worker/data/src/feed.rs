@@ -23,6 +23,8 @@ use crate::step::{Need, Order, Source, Step};
 
 /// Steps whose chunks are known ahead. A window of the usual 16 chunks lasts about half as long.
 const STEPS_AHEAD: usize = 64;
+/// Steps by which the view grows with each step, until it is as long as that.
+const STEPS_MORE: usize = 3;
 /// Steps ahead whose chunks are asked for before anything was measured.
 const STEPS_AHEAD_FIRST: usize = 2;
 /// How much earlier than by the measured rate chunks are asked for: rates are means, and a late chunk costs everybody.
@@ -157,7 +159,9 @@ impl Feeder {
 
     /// The next step, with all its bytes.
     fn step(&mut self) -> Result<Step, Stop> {
-        while self.ahead.len() <= STEPS_AHEAD {
+        // Little by little, so that the first batch need not wait for the plan of many.
+        let more = if self.ahead.is_empty() { STEPS_AHEAD_FIRST + 1 } else { 1 + STEPS_MORE };
+        for _ in 0..more.min(STEPS_AHEAD + 1 - self.ahead.len()) {
             self.look_ahead()?;
         }
         let Some(Wanted { order, needs }) = self.ahead.pop_front() else { return Err(Stop::Ended) };

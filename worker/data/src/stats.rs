@@ -127,6 +127,7 @@ pub struct LoaderStats {
     chunks_cached: AtomicU64,
     bytes_cached: AtomicU64,
     cache_puts: [AtomicU64; Put::ALL.len()],
+    cache_size: AtomicU64,
     buffered: AtomicU64,
     buffered_most: AtomicU64,
     /// What reads of the store cost.
@@ -182,6 +183,12 @@ impl LoaderStats {
     #[must_use]
     pub fn cache_puts(&self, put: Put) -> u64 {
         self.cache_puts[put as usize].load(Relaxed)
+    }
+
+    /// Bytes of the whole disk cache when a chunk was last offered to it.
+    #[must_use]
+    pub fn cache_size(&self) -> u64 {
+        self.cache_size.load(Relaxed)
     }
 
     /// Requests to the store, bytes of chunks and of hedges, retries, hedges.
@@ -245,6 +252,10 @@ impl LoaderStats {
 
     pub(crate) fn put(&self, put: Put) {
         self.cache_puts[put as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn cache_has(&self, bytes: u64) {
+        self.cache_size.store(bytes, Relaxed);
     }
 
     pub(crate) fn buffer(&self, bytes: u64) {

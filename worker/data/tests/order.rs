@@ -23,7 +23,7 @@ const STEPS: u64 = 201;
 fn dataset() -> (tempfile::TempDir, Arc<Dataset>) {
     let folder = tempfile::tempdir().unwrap();
     let images = synthetic::small_images(5);
-    let layout = synthetic::Layout { samples: SAMPLES, per_chunk: 64, per_shard: 400, classes: 10, images };
+    let layout = synthetic::Layout { samples: SAMPLES, per_chunk: 64, per_shard: 400, classes: 10, padding: 0, images };
     synthetic::write(folder.path(), &layout);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let dataset = Arc::new(runtime.block_on(Dataset::open(&folder.path().display().to_string())).unwrap());

@@ -58,6 +58,12 @@ pub const OPENINGS: &[&str] = &[
 pub const STAGES: &[&str] = &["read", "decode", "resize", "augment", "prior", "assemble", "wait"];
 /// Why a sample's own pixels were left out of a batch.
 pub const SKIPS: &[&str] = &["empty", "unknown_format", "too_large", "broken", "label_map"];
+/// Where a loader's chunks come from.
+pub const CHUNK_SOURCES: &[&str] = &["memory", "disk", "store"];
+/// Why a loader asks the store.
+pub const REQUESTS: &[&str] = &["need", "retry", "hedge"];
+/// What becomes of entries of the disk cache.
+pub const CACHE_OUTCOMES: &[&str] = &["kept", "full", "failed", "damaged"];
 /// What the coordinator does with storage.
 pub const OPERATIONS: &[&str] =
     &["journal", "lease", "history", "manifest", "locate", "retention", "report", "orphans"];
@@ -217,8 +223,14 @@ table! {
         loader_images: Counter "r2o_loader_images_total" None [] "Images that were put into batches.";
         loader_stages: Counter "r2o_loader_stage_seconds_total" Seconds [of("stage", STAGES)] "Time of the loader by what was done, summed over threads; wait is training that waits for data.";
         loader_skipped: Counter "r2o_loader_skipped_total" None [of("reason", SKIPS)] "Samples whose own pixels were left out, by why.";
-        loader_chunks: Counter "r2o_loader_chunks_total" None [of("from", &["memory", "store"])] "Chunks by where they came from.";
+        loader_chunks: Counter "r2o_loader_chunks_total" None [of("from", CHUNK_SOURCES)] "Chunks that steps needed, by where they came from.";
         loader_read: Counter "r2o_loader_read_bytes_total" Bytes [] "Bytes of chunks read from the store.";
+        loader_requested: Counter "r2o_loader_requested_bytes_total" Bytes [] "Bytes that the store sent for chunks, those of hedges and of what was read twice included.";
+        loader_cache_read: Counter "r2o_loader_cache_read_bytes_total" Bytes [] "Bytes of samples read from the disk cache.";
+        loader_requests: Counter "r2o_loader_requests_total" None [of("why", REQUESTS)] "Requests to the store for chunks, by why they were made.";
+        loader_cache: Counter "r2o_loader_cache_entries_total" None [of("outcome", CACHE_OUTCOMES)] "Chunks offered to the disk cache and damaged entries in it.";
+        loader_buffered: Gauge "r2o_loader_buffered_bytes" Bytes [] "Memory of what is read and not decoded yet, reads under way included.";
+        loader_cache_size: Gauge "r2o_loader_cache_size_bytes" Bytes [] "Size of the disk cache, of all workers of the host and all sets.";
         copy_seconds: Histogram "r2o_state_copy_seconds" Seconds [] buckets STORAGE "From the request for a checkpoint until the state lies in host memory, while training goes on.";
         upload_seconds: Histogram "r2o_checkpoint_upload_seconds" Seconds [] buckets STORAGE "Uploading this worker's share of a checkpoint and reading it back.";
         upload_bytes: Counter "r2o_checkpoint_upload_bytes_total" Bytes [] "Bytes of checkpoints uploaded.";

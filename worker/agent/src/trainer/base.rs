@@ -45,8 +45,8 @@ impl Base {
     pub(super) fn build(settings: &Settings, name: &str, spec: &str) -> Result<Self> {
         let job = TrainJob::parse(spec).context("the assignment's job")?;
         let url = &job.spec.data.url;
-        let dataset =
-            settings.runtime.block_on(Dataset::open(url)).with_context(|| format!("cannot open the data set {url}"))?;
+        let opened = settings.runtime.block_on(Dataset::open_with(url, settings.stream.clone()));
+        let dataset = opened.with_context(|| format!("cannot open the data set {url}"))?;
         let store = r2o_storage::open(job.spec.checkpoint.url.as_deref().unwrap_or_default())?;
         let engine = Engine::blank(EngineOptions {
             job: job.spec.clone(),

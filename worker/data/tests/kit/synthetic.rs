@@ -9,6 +9,7 @@ use image::codecs::jpeg::JpegEncoder;
 use r2o_storage::shard::{
     ChunkEntry, FORMAT, INDEX, Member, PackedPrior, SampleEntry, SetIndex, ShardEntry, ShardIndex, pretty,
 };
+use r2o_types::Keyed;
 
 /// How a set is laid out.
 pub(crate) struct Layout {
@@ -20,6 +21,8 @@ pub(crate) struct Layout {
     pub(crate) per_shard: u32,
     /// Classes, in runs of equal length.
     pub(crate) classes: u32,
+    /// Bytes that make a chunk longer.
+    pub(crate) padding: usize,
     /// Images that the samples of a chunk take turns with.
     pub(crate) images: Vec<Vec<u8>>,
 }
@@ -69,6 +72,8 @@ fn shard(folder: &Path, layout: &Layout, number: usize, samples: std::ops::Range
             member
         };
         let members: Vec<Member> = layout.images.iter().map(place).collect();
+        let mut dice = Keyed::new("padding", &[from.into()]);
+        (0..layout.padding / 8).for_each(|_| bytes.extend(dice.next_u64().to_le_bytes()));
         entries.extend((from..to).map(|sample| SampleEntry {
             key: format!("{sample:08}"),
             label: Some((u64::from(sample) * u64::from(layout.classes) / u64::from(layout.samples)) as u32),
