@@ -334,6 +334,28 @@ pub(crate) struct DataBench {
     /// Images that a GPU trains on in a second (an H100 at the method's ceiling: 2350)
     #[arg(long, default_value_t = 2350.0, value_name = "RATE")]
     pub(crate) gpu_rate: f64,
+    /// Most bytes of data in memory that is read and not decoded yet
+    #[arg(long, default_value_t = 1 << 30, value_name = "BYTES")]
+    pub(crate) loader_memory: u64,
+    /// Folder for data kept on a local disk, as a worker's
+    #[arg(long, value_name = "FOLDER", requires = "cache_bytes")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Most bytes in that folder
+    #[arg(long, value_name = "BYTES", requires = "cache_dir")]
+    pub(crate) cache_bytes: Option<u64>,
+    /// Show instead how well windows of several sizes mix the set, beside a full permutation; reads only the index
+    #[arg(long)]
+    pub(crate) order: bool,
+    /// Sizes of those windows, in chunks
+    #[arg(long, value_delimiter = ',', default_value = "16,1,4,64", value_name = "N,...", requires = "order",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) windows: Vec<u32>,
+    /// Lanes of the job, for --order
+    #[arg(long, default_value_t = 128, value_name = "N", requires = "order", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) lanes: u32,
+    /// Images per lane and step, for --order
+    #[arg(long, default_value_t = 32, value_name = "N", requires = "order", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) samples_per_lane: u32,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use r2o_data::inspect::ShardReport;
+use r2o_types::Mixing;
 use serde_json::Value;
 
 use crate::format::{age, bytes, duration, number, tau};
@@ -274,3 +275,27 @@ pub(crate) fn facts(rows: &[(&str, String)]) -> String {
 
 #[cfg(test)]
 mod tests;
+
+/// What windows of several sizes do to a set; the last one is a full permutation.
+pub(crate) fn windows(windows: &[Mixing]) -> String {
+    let header =
+        ["WINDOW", "MOVED", "10/50/90%", "NEIGHBOURS", "MEET AGAIN", "CLASSES/LANE", "CLASSES/STEP", "COPIES READ"];
+    let mut table = table(&header, &header);
+    let classes = |mean: Option<f64>| mean.map_or("-".to_owned(), |mean| format!("{mean:.1}"));
+    for (number, w) in windows.iter().enumerate() {
+        let full = if number + 1 == windows.len() { " (all)" } else { "" };
+        let [low, middle, high] = w.displacement.map(|share| format!("{:.0}", 100.0 * share));
+        let copies: Vec<_> = w.copies.iter().map(|(workers, copies)| format!("{copies:.2} by {workers}")).collect();
+        table.add_row([
+            format!("{}{full}", w.window_chunks),
+            format!("{:.1}%", 100.0 * w.displacement_mean),
+            format!("{low}/{middle}/{high}"),
+            format!("{:.3}%", 100.0 * w.neighbours_in_lane),
+            format!("{:.3}%", 100.0 * w.meet_again),
+            classes(w.classes_in_lane),
+            classes(w.classes_in_batch),
+            copies.join(", "),
+        ]);
+    }
+    finish(&table)
+}

@@ -1,4 +1,4 @@
-//! `data pack` and `data inspect` with the real program on photographs and on damage.
+//! `data pack`, `data inspect` and `data bench` with the real program on photographs and on damage.
 
 #![allow(clippy::unwrap_used)]
 
@@ -66,6 +66,60 @@ fn photographs_are_packed_inspected_and_damage_is_named() {
     assert!(text.contains(tar.file_name().unwrap().to_str().unwrap()) && text.contains("checksum"), "{text}");
     fs::write(&tar, &whole[..whole.len() / 2]).unwrap();
     assert!(printed(&r2octl(&["data", "inspect", out]), 4).contains("is truncated"));
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_set_is_measured_from_its_place_and_from_a_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, set, cache) = (photographs(folder.path()), folder.path().join("set"), folder.path().join("cache"));
+    let (out, cache) = (set.to_str().unwrap(), cache.to_str().unwrap());
+    printed(&r2octl(&["data", "pack", &source, "--out", out, "--slic-size", "64"]), 0);
+    let bench =
+        |more: &[&str]| r2octl(&[&["data", "bench", out, "--seconds", "1", "--image-size", "64"], more].concat());
+    let text = printed(&bench(&["--gpu-rate", "1000"]), 0);
+    for part in
+        ["cold start:", "s more to the first batch", "rate:", "decode:", "prior:", "limit:", "1000 images/s needs"]
+    {
+        assert!(text.contains(part), "{part} is missing: {text}");
+    }
+    let cached = ["--cache-dir", cache, "--cache-bytes", "100000000", "--loader-memory", "1", "-o", "json"];
+    let report = json(&bench(&cached));
+    let number = |report: &serde_json::Value, field: &str| report[field].as_f64().unwrap();
+    assert!(number(&report, "imagesPerSecond") > 0.0 && number(&report, "firstBatchSeconds") > 0.0, "{report}");
+    let stages: f64 =
+        report["stages"].as_array().unwrap().iter().map(|s| s["millisecondsPerImage"].as_f64().unwrap()).sum();
+    assert!((stages * number(&report, "stagesPerSecondPerCore") / 1e3 - 1.0).abs() < 1e-6, "{report}");
+    assert!((stages * number(&report, "gpuRate") / 1e3 - number(&report, "coresForGpu")).abs() < 1e-6, "{report}");
+    // One chunk, read once: by this run, and then by nobody any more.
+    assert_eq!((&report["requests"], number(&report, "bytesRead") > 0.0), (&serde_json::json!([1, 0, 0]), true));
+    let report = json(&bench(&cached));
+    assert_eq!(report["requests"], serde_json::json!([0, 0, 0]), "{report}");
+    assert!(number(&report, "chunksOnDisk") == 1.0 && number(&report, "bytesFromDisk") > 0.0, "{report}");
+    // The set itself is no place for a cache.
+    let text = printed(&bench(&["--cache-dir", out, "--cache-bytes", "1"]), 4);
+    assert!(text.contains("nothing in it was touched"), "{text}");
+    assert!(printed(&bench(&["--cache-dir", cache]), 2).contains("--cache-bytes"));
+}
+
+#[test]
+fn the_order_of_a_set_is_shown_beside_a_full_permutation() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, set) = (photographs(folder.path()), folder.path().join("set"));
+    let out = set.to_str().unwrap();
+    printed(&r2octl(&["data", "pack", &source, "--out", out, "--slic-size", "64"]), 0);
+    let order = |more: &[&str]| r2octl(&[&["data", "bench", out, "--order"], more].concat());
+    let job = ["--lanes", "1", "--samples-per-lane", "2"];
+    let text = printed(&order(&job), 0);
+    assert!(text.contains("a jump:") && text.contains("1 (all)") && text.contains("COPIES READ"), "{text}");
+    let report = json(&order(&[&job[..], &["-o", "json"]].concat()));
+    assert_eq!((&report["samples"], report["windows"].as_array().unwrap().len()), (&6.into(), 1));
+    assert_eq!(report["windows"][0]["copies"][0], serde_json::json!([1, 1.0]));
+    assert!(printed(&order(&[]), 4).contains("6 samples"), "fewer than 128 lanes need");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod fleet;
 mod measure;
 mod pairs;
+mod stream;
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ use pairs::PAIRS;
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Only comparisons whose name contains this: step, kmeans, checkpoint, slic, loader; or fleet.
+    /// Only comparisons whose name contains this: step, kmeans, checkpoint, slic, loader; or fleet, stream.
     filter: Option<String>,
     /// Rounds of each comparison.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -31,7 +32,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.filter.as_ref().is_none_or(|filter| fleet::NAME.contains(filter)) {
         rows.extend(fleet::run()?);
     }
-    if arguments.filter.as_deref() != Some(fleet::NAME) {
+    if arguments.filter.as_ref().is_none_or(|filter| stream::NAME.contains(filter)) {
+        rows.extend(stream::run()?);
+    }
+    if !arguments.filter.as_deref().is_some_and(|filter| [fleet::NAME, stream::NAME].contains(&filter)) {
         rows.extend(compare(arguments)?);
     }
     print_table(&rows);

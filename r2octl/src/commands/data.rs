@@ -1,14 +1,15 @@
 //! `data pack`, `data inspect` and `data bench`.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use r2o_data::bench::{BenchOptions, BenchReport, bench};
+use r2o_data::bench::{BenchOptions, BenchReport, OrderReport, bench, order};
 use r2o_data::inspect::{InspectReport, inspect};
 use r2o_data::pack::{PackError, PackOptions, PackSummary, Progress, pack};
-use r2o_data::{DataError, Dataset};
+use r2o_data::{CacheOptions, DataError, Dataset, StreamOptions};
 use r2o_storage::shard::SetError;
+use r2o_types::{Prior, Shape};
 use serde::Serialize;
 
 use crate::cli::{Data, DataBench, Pack};
@@ -202,13 +203,22 @@ fn inspect_text(r: &InspectReport, wide: bool) -> String {
 async fn run_bench(args: DataBench, output: &mut Output) -> Result<(), CliError> {
     let url = args.url.clone();
     let failed = |e| read_error(e, &url, "measure");
-    let dataset = Dataset::open(&args.url).await.map_err(failed)?;
+    let cache = args.cache_dir.zip(args.cache_bytes).map(|(folder, bytes)| CacheOptions { folder, bytes });
+    let stream = StreamOptions { memory_bytes: args.loader_memory, cache, ..StreamOptions::default() };
+    let start = Instant::now();
+    let dataset = Dataset::open_with(&args.url, stream).await.map_err(failed)?;
+    if args.order {
+        let shape = Shape { seed: 0, lanes: args.lanes, samples_per_lane: args.samples_per_lane };
+        let report = order(&dataset, shape, &args.windows).map_err(failed)?;
+        return output.result(&report, |_| order_text(&report));
+    }
     let options = BenchOptions {
         image_size: args.image_size,
-        segments: args.segments,
+        prior: args.segments.map(|segments| Prior::Slic { segments }),
         threads: args.threads,
         time: Duration::from_secs(args.seconds),
         gpu_rate: args.gpu_rate,
+        opened: start.elapsed(),
     };
     let measured = tokio::task::spawn_blocking(move || bench(dataset, &options)).await;
     let report = measured
@@ -221,6 +231,10 @@ fn bench_text(r: &BenchReport) -> String {
     let mut rows: Vec<(&str, String)> = vec![
         ("data set", r.url.clone()),
         ("decoder", r.decoder.to_owned()),
+        (
+            "cold start",
+            format!("{:.2} s to open, {:.2} s more to the first batch", r.open_seconds, r.first_batch_seconds),
+        ),
         ("images", format!("{} in {:.1} s on {}", r.images, r.seconds, count(r.threads, "thread"))),
         ("rate", format!("{:.0} images/s, {:.0} a core", r.images_per_second, r.images_per_second_per_core)),
     ];
@@ -229,13 +243,29 @@ fn bench_text(r: &BenchReport) -> String {
         rows.push((stage.stage, format!("{:.3} ms an image, {alone}", stage.milliseconds_per_image)));
     }
     let skipped: u64 = r.skipped.iter().map(|(_, samples)| samples).sum();
+    let [requests, retries, hedges] = r.requests;
+    let share = |share: f64| format!("{:.1}% of the chunks that steps needed", 100.0 * share);
     rows.extend([
         ("all stages", format!("{:.0} images/s/core", r.stages_per_second_per_core)),
         ("read", format!("{}, {} an image", bytes(r.bytes_read), bytes(r.bytes_per_image as u64))),
-        ("in memory", format!("{:.1}% of the chunks that steps needed", 100.0 * r.chunks_in_memory)),
+        ("requests", format!("{requests} ({retries} retries, {hedges} hedges), {} sent", bytes(r.bytes_requested))),
+        ("in memory", share(r.chunks_in_memory)),
+        ("on disk", format!("{}, {} of samples", share(r.chunks_on_disk), bytes(r.bytes_from_disk))),
+        ("buffered", format!("{} at most", bytes(r.buffered_bytes))),
         ("left out", count(skipped, "sample")),
         ("limit", r.limit.to_owned()),
         ("a GPU", format!("of {} images/s needs {:.1} cores", r.gpu_rate, r.cores_for_gpu)),
     ]);
     table::facts(&rows)
+}
+
+fn order_text(r: &OrderReport) -> String {
+    let [median, slowest] = r.jump_milliseconds;
+    let facts = table::facts(&[
+        ("data set", r.url.clone()),
+        ("samples", format!("{} in {}", r.samples, count(r.chunks, "chunk"))),
+        ("job", format!("{} lanes of {} samples", r.lanes, r.samples_per_lane)),
+        ("a jump", format!("to any step of 300 epochs takes {median:.2} ms, at most {slowest:.2} ms")),
+    ]);
+    format!("{facts}\n\n{}", table::windows(&r.windows))
 }

@@ -1,21 +1,37 @@
-//! Measures SLIC and the loader: `data-bench slic`, and `data-bench loader [PHOTOS [THREADS]]`.
+//! Measures SLIC and the loader: `data-bench slic`, `data-bench loader [PHOTOS [THREADS]]` and `data-bench stream`.
 //!
 //! Prints JSON lines; tests/parity/bench_slic.py and bench_loader.py do the same work in Python. One thread unless told
 //! otherwise. Rates are by processor time, and on several threads by the clock, so that others on the machine disturb least.
 //! PHOTOS is a folder of JPEGs; without it the committed photographs are taken.
 
+#[path = "../tests/kit/faulty.rs"]
+mod faulty;
+#[path = "../tests/kit/streaming.rs"]
+mod streaming;
+#[path = "../tests/kit/synthetic.rs"]
+mod synthetic;
+
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use faulty::{Behind, Faults, Faulty};
+use r2o_data::bench::{BenchOptions, BenchReport, bench, processor_seconds};
 use r2o_data::pack::{PackOptions, pack};
-use r2o_data::{Dataset, Loader, LoaderOptions, Stage};
+use r2o_data::{Dataset, StreamOptions};
 use r2o_types::Prior;
 
+const NO_TIME: &str = "no processor time: is /proc there?";
 const SIDE: usize = 224;
 const ROUNDS: usize = 3;
-const STEPS: usize = 16;
+/// How long a loader is measured.
+const LOADING: Duration = Duration::from_secs(3);
+const STREAMING: Duration = Duration::from_secs(8);
+/// Memory for chunks: two windows of the usual size.
+const STREAM_MEMORY: u64 = 256 << 20;
+/// Chunks of the streamed set, which is far larger.
+const CHUNKS: u32 = 96;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,7 +42,14 @@ fn main() -> Result<()> {
             let threads = arguments.get(2).map_or(Ok(1), |text| text.parse()).context("THREADS is no number")?;
             loader(&photos, threads)?;
         }
-        other => bail!("usage: data-bench slic | loader [PHOTOS [THREADS]], not {other:?}"),
+        Some("stream") => stream()?,
+        Some("rate") => {
+            let url = arguments.get(1).context("usage: data-bench rate URL")?;
+            let prior = Some(Prior::None {});
+            let report = measured(url, |options| BenchOptions { prior, time: STREAMING, ..options })?;
+            println!("{}", serde_json::to_string(&report)?);
+        }
+        other => bail!("usage: data-bench slic | loader [PHOTOS [THREADS]] | stream | rate URL, not {other:?}"),
     }
     Ok(())
 }
@@ -52,23 +75,13 @@ fn slic() -> Result<f64> {
     }
     let options = r2o_slic::Options::default();
     let round = || {
-        let started = processor_seconds()?;
+        let started = processor_seconds().context(NO_TIME)?;
         for rgb in &pictures {
             std::hint::black_box(r2o_slic::segment(rgb, SIDE, SIDE, &options));
         }
-        Ok::<_, anyhow::Error>((processor_seconds()? - started) * 1e3 / pictures.len() as f64)
+        Ok::<_, anyhow::Error>((processor_seconds().context(NO_TIME)? - started) * 1e3 / pictures.len() as f64)
     };
     (0..ROUNDS).map(|_| round()).try_fold(f64::INFINITY, |least, found| Ok(least.min(found?)))
-}
-
-/// Processor time of all threads of this process that live.
-fn processor_seconds() -> Result<f64> {
-    let mut nanoseconds = 0;
-    for thread in std::fs::read_dir("/proc/self/task")? {
-        let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
-        nanoseconds += text.split(' ').next().unwrap_or_default().parse::<u64>().context("no time in schedstat")?;
-    }
-    Ok(nanoseconds as f64 / 1e9)
 }
 
 /// Images per second: decode, raw view, two augmented views, and a stored label map or SLIC. Then the sum of its stages.
@@ -76,47 +89,66 @@ fn loader(photos: &Path, threads: usize) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let out = folder.path().display().to_string();
     pack(&PackOptions::new(photos.display().to_string(), out.clone()), &())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let dataset = Arc::new(runtime.block_on(Dataset::open(&out))?);
-    for (name, segments) in [("loader", 100), ("loader-online-slic", 101)] {
-        let mut loader = Loader::start(LoaderOptions {
-            dataset: Arc::clone(&dataset),
-            seed: 0,
-            image_size: SIDE as u32,
-            prior: Prior::Slic { segments },
-            lanes: vec![0],
-            total_lanes: 1,
-            samples_per_lane: 32,
-            window_chunks: 16,
-            first_step: 0,
-            threads,
-            prefetch_steps: 1,
-            audit: false,
-        })?;
-        // The first batches pay for threads, buffers and tables.
-        for _ in 0..4 {
-            loader.next()?;
-        }
-        let stats = loader.stats();
-        let spent = |stage| stats.nanoseconds(stage) as f64 / 1e6;
-        let before = Stage::ALL.map(spent);
-        let made = stats.images();
-        let (started, busy) = (Instant::now(), processor_seconds()?);
-        let mut images = 0;
-        for _ in 0..STEPS {
-            images += loader.next()?.images;
-        }
-        let seconds = if threads == 1 { processor_seconds()? - busy } else { started.elapsed().as_secs_f64() };
-        let rate = images as f64 / seconds;
+    for (name, prior) in [("loader", None), ("loader-online-slic", Some(Prior::Slic { segments: 101 }))] {
+        let report = measured(&out, |options| BenchOptions { prior, threads, time: LOADING, ..options })?;
+        let by_processor = report.images_per_processor_second.context(NO_TIME)?;
+        let rate = if threads == 1 { by_processor } else { report.images_per_second };
         print(name, rate, "images/s");
         if name == "loader" {
             print("loader-no-slic", rate, "images/s");
             print("loader-best-python", rate, "images/s");
         }
-        let made = (stats.images() - made) as f64;
-        for (stage, before) in Stage::ALL.into_iter().zip(before).filter(|(stage, _)| *stage != Stage::Wait) {
-            print(&format!("{name}-{}", stage.word()), (spent(stage) - before) / made, "ms/image");
+        for stage in report.stages {
+            print(&format!("{name}-{}", stage.stage), stage.milliseconds_per_image, "ms/image");
         }
     }
+    Ok(())
+}
+
+fn measured(url: &str, change: impl FnOnce(BenchOptions) -> BenchOptions) -> Result<BenchReport> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stream = StreamOptions { memory_bytes: STREAM_MEMORY, ..StreamOptions::default() };
+    let start = Instant::now();
+    let dataset = runtime.block_on(Dataset::open_with(url, stream))?;
+    Ok(bench(dataset, &change(BenchOptions::new(start.elapsed())))?)
+}
+
+/// The rate from S3 with latency and failures beside that from a folder, in turns: a set that memory does not hold, of
+/// ImageNet's bytes for each image. Each measurement has a process of its own, because a store's address is in its environment.
+fn stream() -> Result<()> {
+    let url = std::env::var("R2O_TEST_S3_URL").context("needs R2O_TEST_S3_URL: `cargo xtask bench stream` sets it")?;
+    let endpoint = std::env::var("AWS_ENDPOINT").context("needs AWS_ENDPOINT")?;
+    let folder = tempfile::tempdir()?;
+    let images = synthetic::photographs(5);
+    let padding = 6_700_000 - images.iter().map(Vec::len).sum::<usize>();
+    let layout = synthetic::Layout { samples: 64 * CHUNKS, per_chunk: 64, per_shard: 20, classes: 1, padding, images };
+    synthetic::write(folder.path(), &layout);
+    streaming::upload(folder.path(), &url);
+    let address = endpoint.trim_start_matches("http://").trim_end_matches('/').parse()?;
+    let faults = Faults { delay: Duration::from_millis(50), failing: 10, ..Faults::default() };
+    let server = Faulty::start(Behind::Server(address), faults);
+    let local = folder.path().display().to_string();
+    let mut ratios = Vec::new();
+    for round in 0..ROUNDS {
+        let mut both = [("folder", &local, endpoint.clone()), ("s3", &url, server.url())];
+        both.rotate_left(round % 2);
+        let mut rates = [0.0; 2];
+        for (name, url, endpoint) in both {
+            let output =
+                Command::new(std::env::current_exe()?).args(["rate", url]).env("AWS_ENDPOINT", endpoint).output()?;
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+                .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+            let number = |field: &str| report[field].as_f64().unwrap_or(f64::NAN);
+            rates[usize::from(name == "s3")] = number("imagesPerSecond");
+            print(&format!("stream, {name}"), number("imagesPerSecond"), "images/s");
+            print(&format!("stream, {name}, first batch"), number("firstBatchSeconds") * 1e3, "ms");
+            print(&format!("stream, {name}, buffered"), number("bufferedBytes") / f64::from(1 << 20), "MiB");
+            eprintln!("{name}: requests, retries, hedges {}", report["requests"]);
+        }
+        ratios.push(100.0 * rates[1] / rates[0]);
+    }
+    ratios.iter().for_each(|ratio| print("stream, s3 of folder", *ratio, "%"));
+    let [requests, failed, ..] = server.seen();
+    eprintln!("{failed} of {requests} requests were made to fail");
     Ok(())
 }

@@ -1,10 +1,15 @@
 //! How fast a set can be fed to training from here, stage by stage, and what holds it back.
 
+mod order;
+
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use r2o_types::Prior;
 use serde::Serialize;
+
+pub use order::{OrderReport, order};
 
 use crate::dataset::Dataset;
 use crate::decode::DECODER;
@@ -24,14 +29,24 @@ const STARVED: f64 = 0.8;
 pub struct BenchOptions {
     /// Side of the views in pixels.
     pub image_size: u32,
-    /// SLIC segments; `None`: those of the stored label maps.
-    pub segments: Option<u32>,
+    /// The job's prior; `None`: the stored label maps.
+    pub prior: Option<Prior>,
     /// Decoding threads; 0 counts as 1.
     pub threads: usize,
     /// How long to measure.
     pub time: Duration,
     /// Images that a GPU trains on in a second.
     pub gpu_rate: f64,
+    /// How long it took to open the set.
+    pub opened: Duration,
+}
+
+impl BenchOptions {
+    /// One thread and ten seconds, at the method's image size, for an H100 at the method's ceiling.
+    #[must_use]
+    pub fn new(opened: Duration) -> Self {
+        Self { image_size: 224, prior: None, threads: 1, time: Duration::from_secs(10), gpu_rate: 2350.0, opened }
+    }
 }
 
 /// One stage's share.
@@ -64,6 +79,12 @@ pub struct BenchReport {
     pub images_per_second: f64,
     /// The same for each thread.
     pub images_per_second_per_core: f64,
+    /// Images for each second of processor time, on all threads; `None`: the system does not tell.
+    pub images_per_processor_second: Option<f64>,
+    /// From nothing to the set's index in memory.
+    pub open_seconds: f64,
+    /// From there to the first batch.
+    pub first_batch_seconds: f64,
     /// What a core does by the sum of its stages.
     pub stages_per_second_per_core: f64,
     /// Mean bytes of an image's file.
@@ -72,6 +93,16 @@ pub struct BenchReport {
     pub bytes_read: u64,
     /// Share of the chunks needed by steps that were in memory already.
     pub chunks_in_memory: f64,
+    /// Share of them that the disk cache had.
+    pub chunks_on_disk: f64,
+    /// Bytes that the store sent, those of hedges and of what was read twice included.
+    pub bytes_requested: u64,
+    /// Bytes of samples that came from the disk cache.
+    pub bytes_from_disk: u64,
+    /// Requests to the store: all, retries, hedges.
+    pub requests: [u64; 3],
+    /// The most memory that waited for decoding, reads under way included.
+    pub buffered_bytes: u64,
     /// The stages that cores work on.
     pub stages: Vec<StageReport>,
     /// Samples left out, by reason.
@@ -90,6 +121,7 @@ struct Moment {
     images: u64,
     bytes: u64,
     nanoseconds: [u64; Stage::ALL.len()],
+    processor_seconds: Option<f64>,
 }
 
 impl Moment {
@@ -99,6 +131,7 @@ impl Moment {
             images: stats.images(),
             bytes: stats.image_bytes(),
             nanoseconds: Stage::ALL.map(|stage| stats.nanoseconds(stage)),
+            processor_seconds: processor_seconds(),
         }
     }
 }
@@ -108,13 +141,14 @@ impl Moment {
 /// # Errors
 /// When the set cannot be read.
 pub fn bench(dataset: Dataset, options: &BenchOptions) -> Result<BenchReport, DataError> {
-    let segments = options.segments.unwrap_or(dataset.prior().segments);
+    let prior = options.prior.clone().unwrap_or(Prior::Slic { segments: dataset.prior().segments });
     let (dataset, threads) = (Arc::new(dataset), options.threads.max(1));
+    let begun = Instant::now();
     let mut loader = Loader::start(LoaderOptions {
         dataset: Arc::clone(&dataset),
         seed: 0,
         image_size: options.image_size,
-        prior: Prior::Slic { segments },
+        prior,
         lanes: vec![0],
         total_lanes: 1,
         samples_per_lane: BATCH.min(u32::try_from(dataset.samples()).unwrap_or(BATCH)).max(1),
@@ -125,7 +159,9 @@ pub fn bench(dataset: Dataset, options: &BenchOptions) -> Result<BenchReport, Da
         audit: false,
     })?;
     let stats = loader.stats();
-    for _ in 0..WARM_UP {
+    loader.next()?;
+    let first_batch = begun.elapsed();
+    for _ in 1..WARM_UP {
         loader.next()?;
     }
     let start = Moment::of(&stats);
@@ -133,7 +169,18 @@ pub fn bench(dataset: Dataset, options: &BenchOptions) -> Result<BenchReport, Da
     while start.at.elapsed() < options.time || images == 0 {
         images += loader.next()?.images as u64;
     }
-    Ok(report(&dataset, options, &stats, &start, images, threads))
+    Ok(report(&dataset, options, &stats, &start, images, first_batch))
+}
+
+/// Processor time of all threads of this process that live; `None`: the system does not tell.
+#[must_use]
+pub fn processor_seconds() -> Option<f64> {
+    let mut nanoseconds = 0;
+    for thread in std::fs::read_dir("/proc/self/task").ok()? {
+        let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        nanoseconds += text.split(' ').next()?.parse::<u64>().ok()?;
+    }
+    Some(nanoseconds as f64 / 1e9)
 }
 
 fn report(
@@ -142,8 +189,9 @@ fn report(
     stats: &LoaderStats,
     start: &Moment,
     images: u64,
-    threads: usize,
+    first_batch: Duration,
 ) -> BenchReport {
+    let threads = options.threads.max(1);
     let end = Moment::of(stats);
     let seconds = (end.at - start.at).as_secs_f64();
     // Those that were made in the meantime, which stages are counted for; a batch more or less than came out.
@@ -165,7 +213,10 @@ fn report(
     let rate = images as f64 / seconds;
     let starved = rate < STARVED * possible * threads as f64;
     let dearest = stages.iter().max_by(|a, b| a.milliseconds_per_image.total_cmp(&b.milliseconds_per_image));
-    let (kept, read) = (stats.chunks_kept() as f64, stats.chunks_read() as f64);
+    let (kept, on_disk) = (stats.chunks_kept() as f64, stats.chunks_cached() as f64);
+    let needed = (kept + on_disk + stats.chunks_read() as f64).max(1.0);
+    let reads = stats.reads();
+    let processor = end.processor_seconds.zip(start.processor_seconds).map(|(end, start)| end - start);
     BenchReport {
         url: dataset.url().to_owned(),
         decoder: DECODER,
@@ -177,7 +228,15 @@ fn report(
         stages_per_second_per_core: possible,
         bytes_per_image: (end.bytes - start.bytes) as f64 / made,
         bytes_read: stats.bytes_read(),
-        chunks_in_memory: kept / (kept + read).max(1.0),
+        images_per_processor_second: processor.filter(|&seconds| seconds > 0.0).map(|seconds| images as f64 / seconds),
+        open_seconds: options.opened.as_secs_f64(),
+        first_batch_seconds: first_batch.as_secs_f64(),
+        chunks_in_memory: kept / needed,
+        chunks_on_disk: on_disk / needed,
+        bytes_requested: reads.bytes.load(Relaxed),
+        bytes_from_disk: stats.bytes_cached(),
+        requests: [&reads.requests, &reads.retries, &reads.hedges].map(|count| count.load(Relaxed)),
+        buffered_bytes: stats.buffered_most(),
         skipped: Skip::ALL.into_iter().map(|reason| (reason.word(), stats.skipped(reason))).collect(),
         limit: if starved { Stage::Read.word() } else { dearest.map_or("", |stage| stage.stage) },
         gpu_rate: options.gpu_rate,

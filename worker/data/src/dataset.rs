@@ -159,8 +159,10 @@ impl Dataset {
 
     /// The chunks that some samples need, by chunk and slot.
     pub(crate) fn needs(&self, samples: &[u64]) -> Result<Vec<Need>, DataError> {
-        let need = |(slot, &sample)| Ok(Need { chunk: self.locate(sample)?.chunk, slot });
-        let mut needs: Vec<Need> = samples.iter().enumerate().map(need).collect::<Result<_, DataError>>()?;
+        let mut needs = Vec::with_capacity(samples.len());
+        for (slot, &sample) in samples.iter().enumerate() {
+            needs.push(Need { chunk: self.locate(sample)?.chunk, slot });
+        }
         needs.sort_unstable();
         Ok(needs)
     }

@@ -64,7 +64,8 @@ impl Orders {
         }
         self.next += 1;
         let lanes = self.options.lanes.clone();
-        let samples = lanes.iter().flat_map(|&lane| self.plan.samples(step_in_epoch, lane)).collect();
+        let mut samples = Vec::with_capacity(lanes.len() * self.options.samples_per_lane as usize);
+        lanes.iter().for_each(|&lane| samples.extend(self.plan.samples(step_in_epoch, lane)));
         let first_positions = lanes.iter().map(|&lane| self.plan.first_position(step_in_epoch, lane)).collect();
         Ok(Order { step, epoch, step_in_epoch, lanes, samples, first_positions })
     }

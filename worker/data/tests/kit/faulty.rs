@@ -1,6 +1,6 @@
 //! An HTTP server in front of a folder or of another server: late, failing, stalling and lying as it is told.
 // Each test program uses its own part.
-#![allow(dead_code)]
+#![allow(clippy::unwrap_used, dead_code)]
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};

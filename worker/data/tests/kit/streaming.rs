@@ -1,6 +1,6 @@
 //! What the tests of streaming have in common: a small set, its batches, and processes that load it.
 // Each test program uses its own part.
-#![allow(dead_code)]
+#![allow(clippy::unwrap_used, dead_code)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! A set of any number of samples in little room: the samples of a chunk share the bytes of a few images. The reader finds
 //! members by the index alone, so that it cannot tell.
+// Each test program uses its own part.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use std::fs;
 use std::path::Path;
@@ -38,6 +40,22 @@ pub(crate) fn small_images(count: u8) -> Vec<Vec<u8>> {
         out
     };
     (0..count).map(image).collect()
+}
+
+/// Photographs of ImageNet's size, some 100 KB each, made larger from the fixtures.
+pub(crate) fn photographs(count: usize) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/photos");
+    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "jpg"));
+    paths.sort();
+    let image = |path: &std::path::PathBuf| {
+        let small = image::load_from_memory(&fs::read(path).unwrap()).unwrap().into_rgb8();
+        let large = image::imageops::resize(&small, 500, 375, image::imageops::FilterType::CatmullRom);
+        let mut out = Vec::new();
+        JpegEncoder::new_with_quality(&mut out, 98).encode(&large, 500, 375, ExtendedColorType::Rgb8).unwrap();
+        out
+    };
+    paths.iter().step_by(25).take(count).map(image).collect()
 }
 
 /// Writes a set without label maps into `folder`.
