@@ -31,7 +31,8 @@ fn blocks(dataset: &Arc<Dataset>, images: u32, prior: Prior) -> u64 {
         audit: false,
     })
     .unwrap();
-    for _ in 0..6 {
+    // The plan reaches farther ahead with each of the first steps.
+    for _ in 0..30 {
         loader.next().unwrap();
     }
     let before = dhat::HeapStats::get().total_blocks;

@@ -24,7 +24,13 @@ pub(crate) const WINDOW: u32 = 8;
 pub(crate) struct Shape {
     samples: u32,
     per_chunk: u32,
+    padding: usize,
 }
+
+/// 64 chunks of some 260 KiB.
+pub(crate) const SMALL: Shape = Shape { samples: 2048, per_chunk: 32, padding: 250_000 };
+/// 32 chunks of some 4 MiB, which take a while to write.
+pub(crate) const LONG: Shape = Shape { samples: 1024, per_chunk: 32, padding: 4_000_000 };
 
 impl Shape {
     /// Steps of an epoch.
@@ -36,26 +42,26 @@ impl Shape {
 /// A set in a folder, and the digests of its first epoch as a folder gives it.
 pub(crate) struct Set {
     folder: tempfile::TempDir,
+    shape: Shape,
     digests: Vec<u64>,
     chunk_bytes: u64,
 }
 
 impl Set {
-    /// 64 chunks of some 260 KiB.
-    pub(crate) fn small_shape() -> Shape {
-        Shape { samples: 2048, per_chunk: 32 }
+    pub(crate) fn small() -> Self {
+        Self::of(SMALL)
     }
 
-    pub(crate) fn small() -> Self {
+    pub(crate) fn of(shape: Shape) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let Shape { samples, per_chunk } = Self::small_shape();
+        let Shape { samples, per_chunk, padding } = shape;
         let images = synthetic::small_images(5);
-        let layout = synthetic::Layout { samples, per_chunk, per_shard: 10, classes: 4, padding: 250_000, images };
+        let layout = synthetic::Layout { samples, per_chunk, per_shard: 10, classes: 4, padding, images };
         synthetic::write(folder.path(), &layout);
         let dataset = opened(&folder.path().display().to_string(), StreamOptions::default());
-        let digests = digests(&mut started(&dataset, 0), Self::small_shape().steps());
+        let digests = digests(&mut started(&dataset, 0), shape.steps());
         let bytes = std::fs::metadata(folder.path().join("shard-000000.tar")).unwrap().len();
-        Self { folder, digests, chunk_bytes: bytes.div_ceil(10) }
+        Self { folder, shape, digests, chunk_bytes: bytes.div_ceil(10) }
     }
 
     pub(crate) fn folder(&self) -> PathBuf {
@@ -63,11 +69,11 @@ impl Set {
     }
 
     pub(crate) fn steps(&self) -> usize {
-        Self::small_shape().steps()
+        self.shape.steps()
     }
 
     pub(crate) fn chunks(&self) -> u64 {
-        64
+        u64::from(self.shape.samples / self.shape.per_chunk)
     }
 
     pub(crate) fn chunk_bytes(&self) -> u64 {
