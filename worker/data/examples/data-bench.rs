@@ -1,4 +1,6 @@
 //! Measures SLIC and the loader: `data-bench slic`, `data-bench loader [PHOTOS [THREADS]]` and `data-bench stream`.
+//! `data-bench set FOLDER` writes a set of 100,000 samples in 100 classes, one after another, in little room: for `r2octl data
+//! bench FOLDER --order`.
 //!
 //! Prints JSON lines; tests/parity/bench_slic.py and bench_loader.py do the same work in Python. One thread unless told
 //! otherwise. Rates are by processor time, and on several threads by the clock, so that others on the machine disturb least.
@@ -49,7 +51,16 @@ fn main() -> Result<()> {
             let report = measured(url, |options| BenchOptions { prior, time: STREAMING, ..options })?;
             println!("{}", serde_json::to_string(&report)?);
         }
-        other => bail!("usage: data-bench slic | loader [PHOTOS [THREADS]] | stream | rate URL, not {other:?}"),
+        Some("set") => {
+            let folder = arguments.get(1).context("usage: data-bench set FOLDER")?;
+            let images = synthetic::small_images(5);
+            let layout =
+                synthetic::Layout { samples: 100_000, per_chunk: 64, per_shard: 40, classes: 100, padding: 0, images };
+            synthetic::write(Path::new(folder), &layout);
+        }
+        other => {
+            bail!("usage: data-bench slic | loader [PHOTOS [THREADS]] | stream | rate URL | set FOLDER, not {other:?}")
+        }
     }
     Ok(())
 }
