@@ -1,7 +1,6 @@
 //! A packed set: its index, and reads of its chunks that are checked against their hashes.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -40,7 +39,7 @@ impl Default for StreamOptions {
 #[derive(Debug)]
 pub struct Dataset {
     reader: Reader,
-    cache: Option<Arc<DiskCache>>,
+    cache: Option<DiskCache>,
     memory_bytes: u64,
     url: String,
     set: SetIndex,
@@ -86,7 +85,7 @@ impl Dataset {
             })
             .collect();
         let largest = set.shards.iter().flat_map(|s| &s.chunks).map(|c| c.bytes).max().unwrap_or(0);
-        let cache = stream.cache.map(|options| DiskCache::open(&options, &identity(&set)).map(Arc::new)).transpose()?;
+        let cache = stream.cache.map(|options| DiskCache::open(&options, &identity(&set))).transpose()?;
         let reader = Reader::new(r2o_storage::open_once(url)?, stream.reads);
         let memory_bytes = stream.memory_bytes.max(largest);
         Ok(Self { url: store.url().to_owned(), reader, cache, memory_bytes, shards, chunks, numbers, firsts, set })
@@ -215,7 +214,7 @@ impl Dataset {
         }
     }
 
-    /// Reads one chunk from the store, checks it, and keeps it on disk where there is a cache with room.
+    /// Reads one chunk from the store, and checks it.
     pub(crate) async fn fetch(&self, chunk: usize, stats: &LoaderStats) -> Result<Bytes, DataError> {
         let bytes = match self.read_chunk(chunk, stats).await {
             // Once more, for it may have been damaged on the way.
@@ -223,22 +222,17 @@ impl Dataset {
             read => read?,
         };
         stats.read(bytes.len());
-        let Some(cache) = self.cache.clone() else { return Ok(bytes) };
-        let (name, kept) = (self.chunk(chunk).1.blake3.clone(), bytes.clone());
-        // The copy in memory is held until it is written: so a slow disk slows reading, and does not fill memory.
-        match tokio::task::spawn_blocking(move || cache.put(&name, &kept).map(|put| (put, cache.used()))).await {
-            Ok(Ok((put, used))) => {
-                stats.put(put);
-                stats.cache_has(used);
-            }
-            Ok(Err(error)) => {
-                tracing::warn!("cannot keep a chunk in the disk cache, training goes on without: {error}");
-                stats.put(Put::Failed);
-            }
-            // The runtime ends.
-            Err(_) => {}
-        }
         Ok(bytes)
+    }
+
+    /// Keeps a chunk on disk, where there is a cache with room. Blocks while it is written.
+    pub(crate) fn keep(&self, chunk: usize, bytes: &Bytes, stats: &LoaderStats) {
+        let Some(cache) = &self.cache else { return };
+        stats.put(cache.put(&self.chunk(chunk).1.blake3, bytes).unwrap_or_else(|error| {
+            tracing::warn!("cannot keep a chunk in the disk cache, training goes on without: {error}");
+            Put::Failed
+        }));
+        stats.cache_has(cache.used());
     }
 
     async fn read_chunk(&self, chunk: usize, stats: &LoaderStats) -> Result<Bytes, DataError> {

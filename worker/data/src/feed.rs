@@ -323,6 +323,8 @@ impl Feeder {
             None => Err(Stop::Ended),
             Some(Ok(Ok(bytes))) => {
                 self.shelf.came(chunk, bytes.clone());
+                // Here, so that a slow disk slows reading, and does not fill memory.
+                self.dataset.keep(chunk, &bytes, &self.stats);
                 Ok(bytes)
             }
             Some(failed) => {
