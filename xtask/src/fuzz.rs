@@ -81,7 +81,9 @@ fn build() -> Result<PathBuf> {
     let host = host()?;
     let mut cargo = repo::cargo();
     cargo.args(["build", "--package", "r2o-fuzz", "--bins", "--target", &host]);
-    cargo.env("CARGO_TARGET_DIR", repo::programs("fuzz")).env("RUSTFLAGS", format!("{} --cfg fuzzing", COVERAGE.join(" ")));
+    cargo
+        .env("CARGO_TARGET_DIR", repo::programs("fuzz"))
+        .env("RUSTFLAGS", format!("{} --cfg fuzzing", COVERAGE.join(" ")));
     repo::run(&mut cargo)?;
     Ok(folder(&host).join("debug"))
 }

@@ -43,6 +43,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("r2o-chaos", Layer::Outside),
     ("r2o-observe", Layer::Outside),
     ("r2o-sim", Layer::Outside),
+    ("r2o-fuzz", Layer::Outside),
     ("r2o-test-deploy", Layer::Outside),
     ("xtask", Layer::Outside),
 ];
@@ -84,6 +85,7 @@ const DOORS: &[(&[&str], &[&str], &str)] = &[
             "r2o-e2e",
             "r2o-chaos",
             "r2o-observe",
+            "r2o-fuzz",
         ],
         "only programs speak gRPC",
     ),

@@ -11,7 +11,6 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     }
     let out = folder.path().join("out");
-    let options =
-        PackOptions { threads: 1, ..PackOptions::new(source.to_string_lossy(), out.to_string_lossy()) };
+    let options = PackOptions { threads: 1, ..PackOptions::new(source.to_string_lossy(), out.to_string_lossy()) };
     let _refused_or_not = pack(&options, &());
 });
