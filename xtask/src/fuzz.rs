@@ -33,7 +33,7 @@ const COVERAGE: [&str; 6] = [
 ];
 
 /// Memory of one program in MiB, and seconds of one input: beyond that it is a finding.
-const LIMITS: [&str; 2] = ["-rss_limit_mb=2048", "-timeout=20"];
+const LIMITS: [&str; 2] = ["-rss_limit_mb=2048", "-timeout=60"];
 
 /// Which, and for how long.
 #[derive(clap::Args)]
