@@ -234,6 +234,7 @@ fn unseal(bytes: &[u8]) -> Result<Manifest, String> {
     let at = text.rfind(SEAL).ok_or("it ends early, or has no seal")? + SEAL.len();
     let digest = text.get(at..at + SEAL_LENGTH).ok_or("it ends early")?;
     let blank = format!("{}{}{}", &text[..at], "0".repeat(SEAL_LENGTH), &text[at + SEAL_LENGTH..]);
+    // Random bytes never match a hash: builds for fuzzing come as far as what lies behind it.
     if !cfg!(fuzzing) && blake3::hash(blank.as_bytes()).to_hex().as_str() != digest {
         return Err("its seal (BLAKE3) does not match its content".into());
     }
