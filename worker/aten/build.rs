@@ -3,7 +3,8 @@
 use std::env;
 use std::path::PathBuf;
 
-const SOURCES: [&str; 5] = ["tensor.cpp", "update.cpp", "kmeans.cpp", "allocator.cpp", "fan_out.cpp"];
+const SOURCES: [&str; 7] =
+    ["tensor.cpp", "update.cpp", "kmeans.cpp", "allocator.cpp", "fan_out.cpp", "transfer.cpp", "mark.cpp"];
 
 fn main() {
     println!("cargo:rerun-if-changed=cpp");

@@ -48,9 +48,9 @@ pub(crate) fn page(
                 sample: probe.samples[i],
                 key: dataset.key(probe.samples[i]),
                 // Views and images never change: only the first page carries them.
-                raw_png: if epoch == 0 { planes(&probe.raw)? } else { Base64(Vec::new()) },
-                view1_png: if epoch == 0 { planes(&probe.view1)? } else { Base64(Vec::new()) },
-                view2_png: if epoch == 0 { planes(&probe.view2)? } else { Base64(Vec::new()) },
+                raw_png: if epoch == 0 { planes(&probe.raw.to_float32())? } else { Base64(Vec::new()) },
+                view1_png: if epoch == 0 { planes(&probe.view1.to_float32())? } else { Base64(Vec::new()) },
+                view2_png: if epoch == 0 { planes(&probe.view2.to_float32())? } else { Base64(Vec::new()) },
                 prior_png: if epoch == 0 {
                     grey_png(&probe.prior[i * pixels..(i + 1) * pixels], side)?
                 } else {

@@ -3,6 +3,7 @@
 
 mod base;
 mod form;
+mod memory;
 mod running;
 mod traced;
 

@@ -11,6 +11,10 @@
 #include <string>
 #include <vector>
 
+namespace c10 {
+struct Event;
+}
+
 namespace r2o {
 
 char* message(const char* text) noexcept;
@@ -69,4 +73,14 @@ char* r2o_aten_kmeans(const at::Tensor* points, const at::Tensor* regions, const
                       at::Tensor** labels, at::Tensor** inertia, at::Tensor** iterations);
 
 char* r2o_aten_cache_memory(size_t limit_bytes);
+// The moment after what this thread queued on a GPU; waiting for it; milliseconds between two that have come.
+char* r2o_aten_mark(int device_index, c10::Event** out);
+char* r2o_aten_mark_wait(const c10::Event* mark);
+char* r2o_aten_mark_milliseconds(const c10::Event* from, const c10::Event* to, double* out);
+void r2o_aten_mark_drop(c10::Event* mark);
+// Page-locked host memory, (bytes) uint8.
+char* r2o_aten_pinned(size_t bytes, at::Tensor** out);
+// A contiguous tensor of `kind` (c10::ScalarType) on a device, copied out of `data`.
+char* r2o_aten_upload(const void* data, const int64_t* size, size_t dims, int8_t kind, int device_type,
+                      int device_index, at::Tensor** out);
 }

@@ -1,6 +1,6 @@
 //! The C face of cpp/shim.h.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 use torch_sys::C_tensor;
 
@@ -14,6 +14,12 @@ pub(crate) struct Lars {
     pub(crate) momentum: f64,
     pub(crate) weight_decay: f64,
     pub(crate) trust: f64,
+}
+
+/// c10::Event.
+#[repr(C)]
+pub(crate) struct Event {
+    _opaque: [u8; 0],
 }
 
 unsafe extern "C" {
@@ -72,6 +78,20 @@ unsafe extern "C" {
         iterations: Out,
     ) -> Message;
     pub(crate) fn r2o_aten_cache_memory(limit: usize) -> Message;
+    pub(crate) fn r2o_aten_mark(device_index: c_int, out: *mut *mut Event) -> Message;
+    pub(crate) fn r2o_aten_mark_wait(mark: *const Event) -> Message;
+    pub(crate) fn r2o_aten_mark_milliseconds(from: *const Event, to: *const Event, out: *mut f64) -> Message;
+    pub(crate) fn r2o_aten_mark_drop(mark: *mut Event);
+    pub(crate) fn r2o_aten_pinned(bytes: usize, out: Out) -> Message;
+    pub(crate) fn r2o_aten_upload(
+        data: *const c_void,
+        size: *const i64,
+        dims: usize,
+        kind: i8,
+        device_type: c_int,
+        device_index: c_int,
+        out: Out,
+    ) -> Message;
 }
 
 /// Turns a message of the shim into a result, and releases it.

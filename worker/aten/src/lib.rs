@@ -1,5 +1,6 @@
 //! What tch does not bind of libtorch, in safe Rust: memory formats, tensors cut from one buffer, autocast on CPU and
-//! CUDA, updates over many tensors at once, a K-means that runs whole in C++, and a cache for the CPU's memory.
+//! CUDA, updates over many tensors at once, a K-means that runs whole in C++, a cache for the CPU's memory, and
+//! memory that a GPU reads by itself.
 //!
 //! One of the few rooms with unsafe code: the shim in `cpp/` catches every exception and answers with a message, and
 //! everything public here is safe.
@@ -9,13 +10,17 @@ mod autocast;
 mod fan_out;
 mod ffi;
 mod kmeans;
+mod mark;
 mod tensor;
+mod transfer;
 mod update;
 
 pub use autocast::{Autocast, has_fast_bfloat16};
 pub use fan_out::fan_out;
 pub use kmeans::{KMeans, Start, kmeans};
+pub use mark::Mark;
 pub use tensor::{alias, cache_memory, channels_last, deterministic, is_channels_last, with_memory};
+pub use transfer::{Pinned, upload};
 pub use update::{LarsOptions, drop_grads, ema, lars, norms};
 
 /// What libtorch refused.

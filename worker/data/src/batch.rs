@@ -3,12 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use r2o_types::Prior;
+use r2o_types::{Precision, Prior};
 use rayon::prelude::*;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
+use crate::pixels::Pixels;
 use crate::pool::{Buffers, Home, Pool};
 use crate::prior::PriorSource;
 use crate::sample::{Setting, Slot, skip_of};
@@ -32,11 +33,11 @@ pub struct Batch {
     /// Side s of every image in pixels.
     pub size: u32,
     /// (N, 3, s, s): the whole image, normalised.
-    pub raw: Vec<f32>,
+    pub raw: Pixels,
     /// (N, 3, s, s), normalised.
-    pub view1: Vec<f32>,
+    pub view1: Pixels,
     /// (N, 3, s, s), normalised.
-    pub view2: Vec<f32>,
+    pub view2: Pixels,
     /// (N, s, s): regions of the raw view, counted from 0.
     pub prior: Vec<u8>,
     /// (N, 4): y0, x0, y1, x1 of view 1 in the raw view, in [0, 1].
@@ -51,7 +52,7 @@ pub struct Batch {
     pub samples: Vec<u64>,
     /// Per lane: its first position in the epoch's order.
     pub first_positions: Vec<u64>,
-    /// Per lane, when audited: XXH3 of raw, view 1 and view 2. Empty otherwise.
+    /// Per lane, when audited: XXH3 of the bytes of raw, view 1 and view 2. Empty otherwise.
     pub pixel_digests: Vec<u64>,
     /// Where the buffers go in the end.
     pub(crate) home: Home,
@@ -59,8 +60,7 @@ pub struct Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        let take = std::mem::take::<Vec<f32>>;
-        let (raw, view1, view2) = (take(&mut self.raw), take(&mut self.view1), take(&mut self.view2));
+        let (raw, view1, view2) = (self.raw.take(), self.view1.take(), self.view2.take());
         self.home.give_back(Buffers { raw, view1, view2, prior: std::mem::take(&mut self.prior) });
     }
 }
@@ -82,17 +82,16 @@ impl Batch {
         let (start, order) = (Instant::now(), &step.order);
         let (n, side) = (order.samples.len(), making.side as usize);
         let pixels = side * side;
-        let (mut buffers, home) = making.pool.take(n, pixels);
-        let take = std::mem::take::<Vec<f32>>;
+        let (buffers, home) = making.pool.take(n, pixels);
         let mut batch = Self {
             step: order.step,
             epoch: order.epoch,
             step_in_epoch: order.step_in_epoch,
             images: n,
             size: making.side,
-            raw: take(&mut buffers.raw),
-            view1: take(&mut buffers.view1),
-            view2: take(&mut buffers.view2),
+            raw: buffers.raw,
+            view1: buffers.view1,
+            view2: buffers.view2,
             prior: buffers.prior,
             boxes1: vec![0.0; n * 4],
             boxes2: vec![0.0; n * 4],
@@ -134,9 +133,9 @@ impl Batch {
 
     fn slots(&mut self, pixels: usize) -> Vec<Slot<'_>> {
         let values = 3 * pixels;
-        let mut raw = self.raw.chunks_exact_mut(values);
-        let mut view1 = self.view1.chunks_exact_mut(values);
-        let mut view2 = self.view2.chunks_exact_mut(values);
+        let mut raw = self.raw.sheets(values);
+        let mut view1 = self.view1.sheets(values);
+        let mut view2 = self.view2.sheets(values);
         let mut prior = self.prior.chunks_exact_mut(pixels);
         let mut boxes1 = self.boxes1.chunks_exact_mut(4);
         let mut boxes2 = self.boxes2.chunks_exact_mut(4);
@@ -159,16 +158,15 @@ impl Batch {
     }
 
     fn digest(&mut self, values: usize) {
-        let per_lane = values * self.images / self.lanes.len().max(1);
+        let per_lane = |pixels: &Pixels| values * self.images / self.lanes.len().max(1) * pixels.bytes_per_number();
         let lanes = 0..self.lanes.len();
         self.pixel_digests = lanes
             .into_par_iter()
             .map(|lane| {
                 let mut hasher = Xxh3Default::new();
                 for images in [&self.raw, &self.view1, &self.view2] {
-                    for value in &images[lane * per_lane..(lane + 1) * per_lane] {
-                        hasher.update(&value.to_le_bytes());
-                    }
+                    let bytes = per_lane(images);
+                    hasher.update(&images.bytes()[lane * bytes..(lane + 1) * bytes]);
                 }
                 hasher.digest()
             })
@@ -226,7 +224,7 @@ pub fn probe(
         side: image_size,
         prior: PriorSource::choose(prior, dataset.binding()),
         audit: false,
-        pool: Pool::new(1),
+        pool: Pool::new(1, Precision::Float32, None),
         stats: Arc::default(),
     };
     let order = Order {

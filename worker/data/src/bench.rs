@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use r2o_types::Prior;
+use r2o_types::{Precision, Prior};
 use serde::Serialize;
 
 pub use order::{OrderReport, order};
@@ -157,6 +157,8 @@ pub fn bench(dataset: Dataset, options: &BenchOptions) -> Result<BenchReport, Da
         threads,
         prefetch_steps: 1,
         audit: false,
+        precision: Precision::Float32,
+        memory: None,
     })?;
     let stats = loader.stats();
     loader.next()?;

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use r2o_types::Prior;
+use r2o_types::{Precision, Prior};
 use tokio::sync::oneshot;
 
 use crate::batch::{Batch, Making};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::feed::{Feeder, Orders};
+use crate::pixels::Memory;
 use crate::pool::Pool;
 use crate::prior::PriorSource;
 use crate::stats::{LoaderStats, Stage};
@@ -46,6 +47,10 @@ pub struct LoaderOptions {
     pub prefetch_steps: usize,
     /// Digest every lane's pixels.
     pub audit: bool,
+    /// Type of the pixels.
+    pub precision: Precision,
+    /// Where pixels should lie; none: in ordinary memory.
+    pub memory: Option<Arc<dyn Memory>>,
 }
 
 /// A running loader. Dropping it ends its threads.
@@ -84,7 +89,7 @@ impl Loader {
             prior: PriorSource::choose(&options.prior, options.dataset.binding()),
             audit: options.audit,
             // Those that are ready, one in the making and one that trains.
-            pool: Pool::new(prefetch + 2),
+            pool: Pool::new(prefetch + 2, options.precision, options.memory.clone()),
             stats: Arc::clone(&stats),
         };
         warn_of_little_memory(&options);

@@ -2,13 +2,24 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use r2o_types::Precision;
+
+use crate::pixels::{Memory, Pixels};
+
 /// The large parts of a batch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Buffers {
-    pub(crate) raw: Vec<f32>,
-    pub(crate) view1: Vec<f32>,
-    pub(crate) view2: Vec<f32>,
+    pub(crate) raw: Pixels,
+    pub(crate) view1: Pixels,
+    pub(crate) view2: Pixels,
     pub(crate) prior: Vec<u8>,
+}
+
+impl Buffers {
+    fn none(precision: Precision) -> Self {
+        let none = || Pixels::none(precision);
+        Self { raw: none(), view1: none(), view2: none(), prior: Vec::new() }
+    }
 }
 
 /// Buffers that wait for the next batch.
@@ -16,19 +27,23 @@ pub(crate) struct Buffers {
 pub(crate) struct Pool {
     waiting: Mutex<Vec<Buffers>>,
     most: usize,
+    precision: Precision,
+    /// Where pixels should lie.
+    memory: Option<Arc<dyn Memory>>,
 }
 
 impl Pool {
     /// A pool that keeps the buffers of so many batches.
-    pub(crate) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { waiting: Mutex::new(Vec::with_capacity(most)), most })
+    pub(crate) fn new(most: usize, precision: Precision, memory: Option<Arc<dyn Memory>>) -> Arc<Self> {
+        Arc::new(Self { waiting: Mutex::new(Vec::with_capacity(most)), most, precision, memory })
     }
 
     /// Buffers for `images` of `pixels` pixels each, with any content.
     pub(crate) fn take(self: &Arc<Self>, images: usize, pixels: usize) -> (Buffers, Home) {
-        let mut buffers = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut buffers = waiting.unwrap_or_else(|| Buffers::none(self.precision));
         for view in [&mut buffers.raw, &mut buffers.view1, &mut buffers.view2] {
-            view.resize(images * 3 * pixels, 0.0);
+            view.resize(images * 3 * pixels, self.memory.as_ref());
         }
         buffers.prior.resize(images * pixels, 0);
         (buffers, Home(Arc::downgrade(self)))
@@ -69,15 +84,14 @@ mod tests {
 
     #[test]
     fn buffers_come_back_while_the_pool_lives() {
-        let pool = Pool::new(1);
-        let (mut buffers, home) = pool.take(2, 4);
+        let pool = Pool::new(1, Precision::Float32, None);
+        let (buffers, home) = pool.take(2, 4);
         assert_eq!((buffers.raw.len(), buffers.prior.len()), (24, 8));
-        buffers.raw[0] = 7.0;
-        let place = buffers.raw.as_ptr();
+        let place = buffers.raw.bytes().as_ptr();
         home.give_back(buffers);
-        home.give_back(Buffers::default());
+        home.give_back(Buffers::none(Precision::Float32));
         let (again, home) = pool.take(1, 4);
-        assert_eq!((again.raw.len(), again.raw.as_ptr()), (12, place));
+        assert_eq!((again.raw.len(), again.raw.bytes().as_ptr()), (12, place));
         drop(pool);
         home.give_back(again);
     }

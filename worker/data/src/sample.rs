@@ -7,6 +7,7 @@ use crate::augment::{Recipe, Studio, View};
 use crate::dataset::{Dataset, Place};
 use crate::error::{DataError, DecodeError};
 use crate::labels::Maps;
+use crate::pixels::Sheet;
 use crate::prior::PriorSource;
 use crate::resize::Crop;
 use crate::stats::{LoaderStats, Skip, Stage};
@@ -15,9 +16,9 @@ use crate::step::Members;
 /// A sample's part of a batch's buffers.
 pub(crate) struct Slot<'a> {
     pub(crate) sample: u64,
-    pub(crate) raw: &'a mut [f32],
-    pub(crate) view1: &'a mut [f32],
-    pub(crate) view2: &'a mut [f32],
+    pub(crate) raw: Sheet<'a>,
+    pub(crate) view1: Sheet<'a>,
+    pub(crate) view2: Sheet<'a>,
     pub(crate) prior: &'a mut [u8],
     pub(crate) box1: &'a mut [f32],
     pub(crate) box2: &'a mut [f32],
@@ -39,10 +40,12 @@ pub(crate) struct Setting<'a> {
 struct Desk {
     studio: Studio,
     maps: Maps,
+    /// An image in float32 that is wanted in another type.
+    image: Vec<f32>,
 }
 
 thread_local! {
-    static DESK: RefCell<Desk> = RefCell::new(Desk { studio: Studio::new(), maps: Maps::new() });
+    static DESK: RefCell<Desk> = RefCell::new(Desk { studio: Studio::new(), maps: Maps::new(), image: Vec::new() });
 }
 
 impl Setting<'_> {
@@ -89,10 +92,10 @@ impl Setting<'_> {
         let raw: &[u8] = if self.prior.is_computed() { easel.rgb() } else { &[] };
         self.prior.labels(&mut desk.maps, (stored, image), raw, side, slot.prior).map_err(|e| (LABEL_MAP, e))?;
         at = stats.spent(Stage::Prior, at);
-        easel.paint(None, side, slot.raw);
+        slot.raw.paint(&mut desk.image, |out| easel.paint(None, side, out));
         let views = [
-            (View::First, &mut *slot.view1, &mut *slot.box1, &mut *slot.flip1),
-            (View::Second, &mut *slot.view2, &mut *slot.box2, &mut *slot.flip2),
+            (View::First, &mut slot.view1, &mut *slot.box1, &mut *slot.flip1),
+            (View::Second, &mut slot.view2, &mut *slot.box2, &mut *slot.flip2),
         ];
         for (view, out, corners, flip) in views {
             let recipe = Recipe::draw(self.seed, self.epoch, slot.sample, view, width, height);
@@ -101,7 +104,7 @@ impl Setting<'_> {
             at = stats.spent(Stage::Augment, at);
             easel.resize(recipe.crop, recipe.flip, side);
             at = stats.spent(Stage::Resize, at);
-            easel.paint(Some(&recipe), side, out);
+            out.paint(&mut desk.image, |out| easel.paint(Some(&recipe), side, out));
         }
         stats.spent(Stage::Augment, at);
         stats.image(image.len());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use r2o_data::inspect::{InspectReport, inspect};
 use r2o_data::pack::{PackOptions, PackSummary, pack};
 use r2o_data::{Batch, DataError, Dataset, Loader, LoaderOptions, probe};
-use r2o_types::Prior;
+use r2o_types::{Precision, Prior};
 use tempfile::TempDir;
 
 const SLIC: Prior = Prior::Slic { segments: 30 };
@@ -86,6 +86,8 @@ fn loading(dataset: &Arc<Dataset>, lanes: &[u32], first_step: u64) -> LoaderOpti
         threads: 2,
         prefetch_steps: 2,
         audit: true,
+        precision: Precision::Float32,
+        memory: None,
     }
 }
 
@@ -236,7 +238,8 @@ fn views_and_priors_are_what_the_method_says() {
     let batch = probe(&dataset, &[0, 5], 64, &SLIC, 3).unwrap();
     assert_eq!(batch.images, 2);
     assert_eq!(batch.raw.len(), 2 * 3 * 64 * 64);
-    assert!(batch.raw.iter().chain(&batch.view1).chain(&batch.view2).all(|v| (-2.2..=2.7).contains(v)));
+    let views = [&batch.raw, &batch.view1, &batch.view2];
+    assert!(views.iter().all(|view| view.to_float32().iter().all(|v| (-2.2..=2.7).contains(v))));
     let regions = batch.prior[..64 * 64].iter().collect::<std::collections::BTreeSet<_>>().len();
     assert!((10..=40).contains(&regions), "{regions} regions");
     // Other segments than the stored maps' are found on line.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use r2o_data::pack::{PackOptions, pack};
 use r2o_data::{Dataset, Loader, LoaderOptions};
-use r2o_types::Prior;
+use r2o_types::{Precision, Prior};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -29,6 +29,8 @@ fn blocks(dataset: &Arc<Dataset>, images: u32, prior: Prior) -> u64 {
         threads: 1,
         prefetch_steps: 1,
         audit: false,
+        precision: Precision::Float32,
+        memory: None,
     })
     .unwrap();
     // The plan reaches farther ahead with each of the first steps.

@@ -10,7 +10,8 @@ use crate::kmeans::{self, Start};
 use crate::model::Model;
 use crate::norm::NormScope;
 use crate::peers::{LaneOutput, LaneWords};
-use crate::step::{self, Context, Forward, StepBatch, StepTicket, Stopwatch};
+use crate::step::{self, Context, Forward, StepBatch, StepTicket};
+use crate::watch::Stopwatch;
 use crate::weights::MemoryFormat;
 
 /// CPU memory kept for the next tensors, at most.
@@ -113,8 +114,9 @@ impl Engine {
         r2o_aten::cache_memory(CACHED_BYTES)?;
         let model = Model::blank(&job, device, format)?;
         let total_lanes = job.batch.lanes;
-        if job.reproducible && device.is_cuda() {
-            r2o_aten::deterministic(true)?;
+        if device.is_cuda() {
+            // Otherwise the fastest kernels for these shapes, found by trying.
+            r2o_aten::deterministic(job.reproducible)?;
         }
         let scope = NormScope { layout: layout(&job, &lanes), group: None };
         Ok(Self { job, model, device, lanes, total_lanes, scope, reducer: None, copying: None })
@@ -161,7 +163,7 @@ impl Engine {
     /// # Errors
     /// When the batch does not fit, a value is not finite, or a peer is lost. The state is then that before the step.
     pub fn step(&mut self, batch: &StepBatch, ticket: &StepTicket) -> Result<StepOutput, StepError> {
-        self.step_with(batch, &[], ticket)
+        self.step_with(batch, &[], ticket, Stopwatch::new(self.device))
     }
 
     /// [`Engine::step`] with words for the peers.
@@ -170,10 +172,11 @@ impl Engine {
         batch: &StepBatch,
         words: &[LaneWords],
         ticket: &StepTicket,
+        watch: Stopwatch,
     ) -> Result<StepOutput, StepError> {
         self.check(batch, ticket)?;
         let before = Snapshot::take(&self.model);
-        let result = self.advance(batch, words, ticket).map(|(output, _)| output);
+        let result = self.advance(batch, words, ticket, watch).map(|(output, _)| output);
         if result.is_err() {
             self.settle();
             before.restore(&mut self.model);
@@ -187,8 +190,8 @@ impl Engine {
         batch: &StepBatch,
         words: &[LaneWords],
         ticket: &StepTicket,
+        mut watch: Stopwatch,
     ) -> Result<(StepOutput, Forward), StepError> {
-        let mut watch = Stopwatch::default();
         r2o_aten::drop_grads(&self.model.online.params)?;
         if self.job.reproducible {
             self.model.online.renew_leaves();
@@ -211,8 +214,10 @@ impl Engine {
             let local = self.local_lanes(batch, words, &forward)?;
             self.update(&local, ticket, &mut held)
         })?;
-        watch.phases.extend(held.map(|seconds| ("checkpoint_hold", seconds)));
-        let output = StepOutput { lanes, gradient_norm, timings: watch.phases };
+        if let Some(seconds) = held {
+            watch.took("checkpoint_hold", seconds);
+        }
+        let output = StepOutput { lanes, gradient_norm, timings: watch.finish()? };
         Ok((output, forward))
     }
 
@@ -317,7 +322,7 @@ impl Engine {
 
     pub(crate) fn check(&self, batch: &StepBatch, ticket: &StepTicket) -> Result<(), StepError> {
         let images = i64::from(self.job.batch.samples_per_lane) * self.lanes.len() as i64;
-        step::check(batch, images, i64::from(self.job.data.image_size))
+        step::check(batch, images, i64::from(self.job.data.image_size), self.job.precision)
             .map_err(|reason| StepError::Input { step: ticket.step, reason })
     }
 
@@ -338,7 +343,7 @@ impl Engine {
             copying: None,
         };
         let start = |clusters| Start::PlusPlus(kmeans::uniforms("gallery", &[vec![self.job.seed]], clusters));
-        let masks = tch::no_grad(|| context.masks(raw, prior, k, start, 0, &mut Stopwatch::default()));
+        let masks = tch::no_grad(|| context.masks(raw, prior, k, start, 0, &mut Stopwatch::new(raw.device())));
         before.restore(&mut self.model);
         masks.map(|masks| MaskPrediction { map: masks.map, count: masks.count })
     }

@@ -20,6 +20,7 @@ use tch::{Device, Kind, Tensor};
 use crate::engine::Engine;
 use crate::error::{EngineError, StepError};
 use crate::step::{StepBatch, StepTicket};
+use crate::watch::Stopwatch;
 use crate::weights::MemoryFormat;
 pub use files::FileError;
 use files::Tensors;
@@ -111,7 +112,7 @@ pub fn run(args: &GoldenArgs) -> Result<(), GoldenError> {
     engine.load_state(&state.tensors).map_err(|source| GoldenError::State { path: args.state.clone(), source })?;
     let ticket = StepTicket { step: 0, epoch: 0, k: args.k, tau: args.tau, learning_rate: args.learning_rate };
     engine.check(&batch, &ticket)?;
-    let (_, forward) = engine.advance(&batch, &[], &ticket)?;
+    let (_, forward) = engine.advance(&batch, &[], &ticket, Stopwatch::new(batch.raw.device()))?;
 
     let rows = |t: &Tensor| {
         let size = t.size();

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::time::Instant;
 
+use r2o_types::Precision;
 use tch::{Kind, Tensor};
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
@@ -11,6 +11,7 @@ use crate::engine::{Engine, StepOutput};
 use crate::error::{EngineError, StateError, StepError};
 use crate::peers::LaneWords;
 use crate::step::{StepBatch, StepTicket};
+use crate::watch::Stopwatch;
 
 /// The one type of the state's tensors, in safetensors' words.
 pub(crate) const F32: &str = "F32";
@@ -70,19 +71,48 @@ pub struct HostTensor {
     pub bytes: Vec<u8>,
 }
 
-/// Images of all local lanes, lane-major. See [`StepBatch`].
+/// Page-locked memory, for batches that go to a GPU.
+#[derive(Debug)]
+pub struct Pinned(r2o_aten::Pinned);
+
+impl Pinned {
+    /// `bytes` bytes of any content, aligned for every number.
+    ///
+    /// # Errors
+    /// When there is no GPU, or no memory that can be locked.
+    pub fn new(bytes: usize) -> Result<Self, EngineError> {
+        Ok(Self(r2o_aten::Pinned::new(bytes)?))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+
+    /// The bytes, to be written.
+    #[must_use]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.0.bytes_mut()
+    }
+}
+
+/// Images of all local lanes, lane-major. See [`StepBatch`]. What lies in [`Pinned`] memory is copied while the caller goes
+/// on, and must keep its content until the step has returned.
 #[derive(Debug, Clone, Copy)]
 pub struct HostBatch<'a> {
     /// N = lanes * samples per lane.
     pub images: usize,
     /// Side s in pixels.
     pub size: usize,
-    /// (N, 3, s, s)
-    pub raw: &'a [f32],
-    /// (N, 3, s, s)
-    pub view1: &'a [f32],
-    /// (N, 3, s, s)
-    pub view2: &'a [f32],
+    /// Type of the images: float32, or bfloat16 for a job of that precision.
+    pub precision: Precision,
+    /// (N, 3, s, s), the bytes of the numbers in this machine's order.
+    pub raw: &'a [u8],
+    /// (N, 3, s, s), likewise.
+    pub view1: &'a [u8],
+    /// (N, 3, s, s), likewise.
+    pub view2: &'a [u8],
     /// (N, s, s)
     pub prior: &'a [u8],
     /// (N, 4)
@@ -104,6 +134,14 @@ impl HostBatch<'_> {
     /// When a slice is not as long as the shape says.
     fn tensors(&self, device: tch::Device) -> Result<StepBatch, String> {
         let (n, s) = (self.images as i64, self.size as i64);
+        let kind = match self.precision {
+            Precision::Float32 => Kind::Float,
+            Precision::Bfloat16 => Kind::BFloat16,
+        };
+        let large = |bytes: &[u8], shape: &[i64], kind, name: &str| {
+            r2o_aten::upload(bytes, shape, kind, device).map_err(|e| format!("`{name}`: {}", e.reason))
+        };
+        let image = |bytes, name| large(bytes, &[n, 3, s, s], kind, name);
         let place = |t: Tensor, shape: &[i64], name: &str| {
             let wanted = shape.iter().product::<i64>();
             if t.size() == [wanted] {
@@ -112,12 +150,11 @@ impl HostBatch<'_> {
                 Err(format!("`{name}` has {} values, its shape {shape:?} needs {wanted}", t.size()[0]))
             }
         };
-        let image = |values: &[f32], name| place(Tensor::from_slice(values), &[n, 3, s, s], name);
         Ok(StepBatch {
             raw: image(self.raw, "raw")?,
             view1: image(self.view1, "view1")?,
             view2: image(self.view2, "view2")?,
-            prior: place(Tensor::from_slice(self.prior), &[n, s, s], "prior")?,
+            prior: large(self.prior, &[n, s, s], Kind::Uint8, "prior")?,
             boxes1: place(Tensor::from_slice(self.boxes1), &[n, 4], "boxes1")?,
             boxes2: place(Tensor::from_slice(self.boxes2), &[n, 4], "boxes2")?,
             flips1: place(Tensor::from_slice(self.flips1), &[n], "flips1")?,
@@ -135,12 +172,9 @@ impl Engine {
     /// As [`Engine::step`].
     pub fn step_host(&mut self, batch: &HostBatch<'_>, ticket: &StepTicket) -> Result<StepOutput, StepError> {
         let input = |reason| StepError::Input { step: ticket.step, reason };
-        let began = Instant::now();
-        let tensors = batch.tensors(self.device).map_err(input)?;
-        let moved = began.elapsed().as_secs_f64();
-        let mut output = self.step_with(&tensors, batch.words, ticket)?;
-        output.timings.insert(0, ("to_device", moved));
-        Ok(output)
+        let mut watch = Stopwatch::new(self.device);
+        let tensors = watch.time("to_device", || batch.tensors(self.device).map_err(input))?;
+        self.step_with(&tensors, batch.words, ticket, watch)
     }
 
     /// [`Engine::predict_masks`] from the raw views and priors of a batch: (N, M, M) labels.

@@ -47,15 +47,20 @@ pub(crate) fn uniforms(domain: &str, keys: &[Vec<u64>], clusters: i64) -> Tensor
 }
 
 /// Clusters points (L, B, S, C) float32 lane by lane; of each image of lane `l` the first `regions[l]` count. Labels are
-/// (L, B, S) int64, -1 elsewhere.
+/// (L, B, S) int64, -1 elsewhere. `apart`: what a lane gets must not depend on those beside it.
 pub(crate) fn cluster(
     points: &Tensor,
     regions: &[i64],
     start: &Start,
     settings: Settings,
+    apart: bool,
 ) -> Result<Tensor, StepError> {
     if points.device() != Device::Cpu {
-        return device::cluster(points, regions, start, settings);
+        return if apart {
+            one_by_one(points, regions, start, settings)
+        } else {
+            device::cluster(points, regions, start, settings)
+        };
     }
     let start = match start {
         Start::Centres(centres) => r2o_aten::Start::Centres(centres),
@@ -64,4 +69,20 @@ pub(crate) fn cluster(
     let Settings { clusters, max_iterations, tolerance } = settings;
     let regions = Tensor::from_slice(regions);
     Ok(r2o_aten::kmeans(&points.contiguous(), &regions, start, clusters, max_iterations, tolerance)?.labels)
+}
+
+/// Each lane by itself, with the points that it has: libraries choose their kernels by the sizes of what they are given.
+fn one_by_one(points: &Tensor, regions: &[i64], start: &Start, settings: Settings) -> Result<Tensor, StepError> {
+    let most = points.size()[2];
+    let labels = regions.iter().zip(0..).map(|(&own, lane)| {
+        let one = |tensor: &Tensor| tensor.narrow(0, lane, 1);
+        let start = match start {
+            Start::Centres(centres) => Start::Centres(one(centres)),
+            Start::PlusPlus(uniforms) => Start::PlusPlus(one(uniforms)),
+        };
+        let labels = device::cluster(&one(points).narrow(2, 0, own), &[own], &start, settings)?;
+        // Padding is 0 and what does not exist is -1.
+        Ok::<_, StepError>((labels + 1).f_constant_pad_nd([0, most - own])? - 1)
+    });
+    Ok(Tensor::f_cat(&labels.collect::<Result<Vec<_>, _>>()?, 0)?)
 }

@@ -23,6 +23,7 @@ mod roi_align;
 mod state;
 mod step;
 mod warm;
+mod watch;
 mod weights;
 
 #[cfg(test)]

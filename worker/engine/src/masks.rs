@@ -57,7 +57,8 @@ pub(crate) fn predict(
         Ok(pooled.f_constant_pad_nd([0, 0, 0, most - own])?)
     })?;
     let points = points.view([lanes, images / lanes, most, -1]);
-    let labels = kmeans::cluster(&points, regions, start, settings)?.view([images, most]);
+    let apart = scope.lanes_apart().is_some();
+    let labels = kmeans::cluster(&points, regions, start, settings, apart)?.view([images, most]);
     let dominant = prior::dominant(prior, side);
     let map = labels.gather(1, &dominant.view([images, -1]), false).view([images, side, side]);
     Ok(Masks { labels, map, count: settings.clusters })

@@ -3,9 +3,7 @@
 //! Rows are lane-major everywhere; with both views a lane's rows are its view 1, then its view 2, so that a group of lanes
 //! is one stretch of rows.
 
-use std::time::Instant;
-
-use r2o_types::JobSpec;
+use r2o_types::{JobSpec, Precision};
 use tch::{Kind, Tensor};
 
 use crate::copy::Copying;
@@ -16,6 +14,7 @@ use crate::masks::{self, Masks};
 use crate::model::Model;
 use crate::norm::NormScope;
 use crate::roi_align::Aligner;
+use crate::watch::Stopwatch;
 use crate::{loss, prior};
 
 /// What the coordinator granted.
@@ -36,11 +35,11 @@ pub struct StepTicket {
 /// Images of all local lanes, lane-major, N = lanes * B, on the engine's device.
 #[derive(Debug)]
 pub struct StepBatch {
-    /// (N, 3, s, s) float32, normalised: the whole image.
+    /// (N, 3, s, s) float32 or, for a job of that precision, bfloat16; normalised: the whole image.
     pub raw: Tensor,
-    /// (N, 3, s, s) float32, normalised.
+    /// (N, 3, s, s), of the same type, normalised.
     pub view1: Tensor,
-    /// (N, 3, s, s) float32, normalised.
+    /// (N, 3, s, s), of the same type, normalised.
     pub view2: Tensor,
     /// (N, s, s) integers: regions of the raw view, counted from 0.
     pub prior: Tensor,
@@ -56,25 +55,6 @@ pub struct StepBatch {
     pub centres: Option<Tensor>,
     /// Hash the masks of each lane.
     pub audit: bool,
-}
-
-/// Seconds by phase.
-#[derive(Debug, Default)]
-pub(crate) struct Stopwatch {
-    pub(crate) phases: Vec<(&'static str, f64)>,
-}
-
-impl Stopwatch {
-    pub(crate) fn time<T>(
-        &mut self,
-        phase: &'static str,
-        body: impl FnOnce() -> Result<T, StepError>,
-    ) -> Result<T, StepError> {
-        let started = Instant::now();
-        let result = body();
-        self.phases.push((phase, started.elapsed().as_secs_f64()));
-        result
-    }
 }
 
 /// What the forward passes leave.
@@ -218,7 +198,7 @@ impl Context<'_> {
 }
 
 /// Checks the shapes of a batch of `images` of `size`.
-pub(crate) fn check(batch: &StepBatch, images: i64, size: i64) -> Result<(), String> {
+pub(crate) fn check(batch: &StepBatch, images: i64, size: i64, precision: Precision) -> Result<(), String> {
     let expect = |name: &str, tensor: &Tensor, shape: &[i64]| {
         if tensor.size() == shape {
             Ok(())
@@ -228,8 +208,14 @@ pub(crate) fn check(batch: &StepBatch, images: i64, size: i64) -> Result<(), Str
     };
     for (name, tensor) in [("raw", &batch.raw), ("view1", &batch.view1), ("view2", &batch.view2)] {
         expect(name, tensor, &[images, 3, size, size])?;
-        if tensor.kind() != Kind::Float {
-            return Err(format!("`{name}` is {:?}, expected float32", tensor.kind()));
+        let fits = match tensor.kind() {
+            Kind::Float => true,
+            // What autocast would make of them anyway, at once.
+            Kind::BFloat16 => precision == Precision::Bfloat16,
+            _ => false,
+        };
+        if !fits {
+            return Err(format!("`{name}` is {:?}, expected the precision of the job or float32", tensor.kind()));
         }
     }
     expect("prior", &batch.prior, &[images, size, size])?;

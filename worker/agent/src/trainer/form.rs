@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use futures::{StreamExt, TryStreamExt, stream};
 use r2o_c10d::{GlooOptions, NcclOptions, ProcessGroup};
-use r2o_data::{Loader, LoaderOptions};
+use r2o_data::{Loader, LoaderOptions, Memory};
 use r2o_engine::host::HostTensor;
 use r2o_proto::v1::Recovered;
 use r2o_proto::v1::worker_message::Kind;
@@ -13,6 +13,7 @@ use r2o_storage::checkpoint::{self, CheckpointError};
 use r2o_worker_core::{Assignment, Failure, Start};
 
 use super::base::Base;
+use super::memory::DeviceMemory;
 use super::traced::Traced;
 use super::{Fence, Settings, collective_failure, failure_of};
 use crate::session::Outbox;
@@ -90,6 +91,9 @@ fn start_loader(settings: &Settings, base: &Base, lanes: Vec<u32>) -> Result<Loa
         threads: settings.loader_threads,
         prefetch_steps: PREFETCH_STEPS,
         audit: settings.audit,
+        // What autocast would make of float32, with half the bytes to move.
+        precision: spec.precision,
+        memory: settings.device.cuda_index().map(|_| Arc::new(DeviceMemory) as Arc<dyn Memory>),
     })?)
 }
 

@@ -286,9 +286,10 @@ fn host_batch<'a>(batch: &'a Batch, words: &'a [LaneWords], audit: bool) -> Host
     HostBatch {
         images: batch.images,
         size: batch.size as usize,
-        raw: &batch.raw,
-        view1: &batch.view1,
-        view2: &batch.view2,
+        precision: batch.raw.precision(),
+        raw: batch.raw.bytes(),
+        view1: batch.view1.bytes(),
+        view2: batch.view2.bytes(),
         prior: &batch.prior,
         boxes1: &batch.boxes1,
         boxes2: &batch.boxes2,

@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use r2o_data::{Dataset, Loader, LoaderOptions, StreamOptions};
-use r2o_types::Prior;
+use r2o_types::{Precision, Prior};
 
 use crate::synthetic;
 
@@ -106,6 +106,8 @@ pub(crate) fn started(dataset: &Arc<Dataset>, first_step: u64) -> Loader {
         threads: 2,
         prefetch_steps: 1,
         audit: true,
+        precision: Precision::Float32,
+        memory: None,
     })
     .unwrap()
 }

@@ -28,11 +28,10 @@ impl Points {
         Self { norms: x.square().sum_dim_intlist(-1, false, Kind::Float), x, exists }
     }
 
-    /// Squared distances (L, K, P) to centres (L, K, C).
+    /// Squared distances (L, K, P) to centres (L, K, C); those next to 0 may come out a rounding below it.
     fn distances(&self, centres: &Tensor) -> Tensor {
         let norms = centres.square().sum_dim_intlist(-1, true, Kind::Float);
-        let products = centres.bmm(&self.x.transpose(1, 2));
-        (norms + self.norms.unsqueeze(1) - products * 2.0).clamp_min(0.0)
+        self.norms.unsqueeze(1).baddbmm(centres, &self.x.transpose(1, 2), 1.0, -2.0).g_add_(&norms)
     }
 
     /// The points of these numbers: (L, T) to (L, T, C).
@@ -75,11 +74,12 @@ pub(super) fn cluster(
 fn plus_plus(points: &Points, uniforms: &Tensor, clusters: i64) -> Tensor {
     let first = points.draw(&points.exists, &uniforms.select(1, 0).narrow(1, 0, 1));
     let mut chosen = vec![points.at(&first)];
-    let mut nearest = points.distances(&chosen[0]).squeeze_dim(1) * &points.exists;
+    let mut nearest = points.distances(&chosen[0]).clamp_min(0.0).squeeze_dim(1) * &points.exists;
     for k in 1..clusters {
         let drawn = points.draw(&nearest, &uniforms.select(1, k));
         let candidates = points.at(&drawn);
-        let lowered = points.distances(&candidates).minimum(&nearest.unsqueeze(1)) * points.exists.unsqueeze(1);
+        let distances = points.distances(&candidates).clamp_min(0.0);
+        let lowered = distances.minimum(&nearest.unsqueeze(1)) * points.exists.unsqueeze(1);
         let best = lowered.sum_dim_intlist(-1, false, Kind::Double).argmin(1, true);
         let pick = |t: &Tensor| t.gather(1, &best.unsqueeze(-1).expand([-1, -1, t.size()[2]], false), false);
         chosen.push(pick(&candidates));
@@ -90,26 +90,26 @@ fn plus_plus(points: &Points, uniforms: &Tensor, clusters: i64) -> Tensor {
 
 /// Lloyd's iterations; labels (L, P).
 fn lloyd(points: &Points, mut centres: Tensor, settings: Settings) -> Tensor {
-    let (lanes, clusters, channels) = centres.size3().unwrap_or_default();
+    let (lanes, clusters, _) = centres.size3().unwrap_or_default();
     let device = centres.device();
     let mut previous = Tensor::full([lanes], f64::INFINITY, (Kind::Double, device));
     let mut done = Tensor::zeros([lanes], (Kind::Bool, device));
     let mut labels = Tensor::zeros([lanes, points.x.size()[1]], (Kind::Int64, device));
-    let weighted = &points.x * points.exists.unsqueeze(-1);
+    let numbers = Tensor::arange(clusters, (Kind::Int64, device)).view([1, -1, 1]);
+    let exists = points.exists.unsqueeze(1);
     for iteration in 0..settings.max_iterations {
         let (least, nearest) = points.distances(&centres).min_dim(1, false);
         labels = labels.where_self(&done.view([-1, 1]), &nearest);
-        let inertia = (least * &points.exists).sum_dim_intlist(1, false, Kind::Double);
+        let inertia = (least.clamp_min(0.0) * &points.exists).sum_dim_intlist(1, false, Kind::Double);
         done = done.logical_or(&(&inertia - &previous).abs().lt(settings.tolerance));
         previous = inertia;
         if iteration % LOOK_EVERY == LOOK_EVERY - 1 && done.all().int64_value(&[]) != 0 {
             break;
         }
-        let mut sums = Tensor::zeros([lanes, clusters, channels], (Kind::Float, device));
-        let sums = sums.scatter_add_(1, &labels.unsqueeze(-1).expand([-1, -1, channels], false), &weighted);
-        let mut members = Tensor::zeros([lanes, clusters], (Kind::Float, device));
-        let members = members.scatter_add_(1, &labels, &points.exists).unsqueeze(-1);
-        let means = sums / members.clamp_min(1.0);
+        // Sums as a product: every point is read once, and no two are added to one place at a time, in whatever order.
+        let membership = labels.unsqueeze(1).eq_tensor(&numbers) * &exists;
+        let members = membership.sum_dim_intlist(-1, true, Kind::Float);
+        let means = membership.bmm(&points.x) / members.clamp_min(1.0);
         let moves = members.gt(0.0).logical_and(&done.logical_not().view([-1, 1, 1]));
         centres = means.where_self(&moves, &centres);
     }
@@ -119,7 +119,7 @@ fn lloyd(points: &Points, mut centres: Tensor, settings: Settings) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kmeans::{cluster as native, uniforms};
+    use crate::kmeans::{cluster as native, one_by_one, uniforms};
 
     /// The sequence of batched operations and the C++ routine find the same clusters.
     #[test]
@@ -134,11 +134,11 @@ mod tests {
             let start = Start::PlusPlus(uniforms("test", &[vec![1], vec![2], vec![3]], clusters));
             let settings = Settings { clusters, max_iterations: 50, tolerance: 1e-6 };
             let batched = cluster(&points, &regions, &start, settings).unwrap();
-            let whole = native(&points, &regions, &start, settings).unwrap();
-            assert_eq!(
-                Vec::<i64>::try_from(batched.reshape([-1])).unwrap(),
-                Vec::<i64>::try_from(whole.reshape([-1])).unwrap()
-            );
+            let whole = native(&points, &regions, &start, settings, false).unwrap();
+            let apart = one_by_one(&points, &regions, &start, settings).unwrap();
+            let labels = |tensor: &Tensor| Vec::<i64>::try_from(tensor.reshape([-1])).unwrap();
+            assert_eq!(labels(&batched), labels(&whole));
+            assert_eq!(labels(&apart), labels(&whole));
         }
     }
 }

@@ -1,0 +1,215 @@
+//! A batch's images as numbers, in memory that somebody else may provide.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
+use r2o_types::Precision;
+
+/// Memory from whoever wants pixels to lie in a special place, such as one that a GPU reads by itself.
+pub trait Memory: fmt::Debug + Send + Sync {
+    /// `bytes` bytes of any content, aligned for float32 numbers; `None`: there are none left, ordinary memory will do.
+    fn block(&self, bytes: usize) -> Option<Box<dyn Block>>;
+}
+
+/// A stretch of such memory.
+pub trait Block: fmt::Debug + Send + Sync {
+    /// Its bytes.
+    fn bytes(&self) -> &[u8];
+    /// Its bytes, to be written.
+    fn bytes_mut(&mut self) -> &mut [u8];
+}
+
+/// Ordinary memory.
+impl Block for Vec<f32> {
+    fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(self)
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(self)
+    }
+}
+
+/// Numbers of one type, one after another.
+#[derive(Debug)]
+pub struct Pixels {
+    precision: Precision,
+    block: Option<Box<dyn Block>>,
+    /// Numbers that count; the block may be longer.
+    len: usize,
+}
+
+impl Pixels {
+    /// No numbers.
+    pub(crate) fn none(precision: Precision) -> Self {
+        Self { precision, block: None, len: 0 }
+    }
+
+    /// Makes room for `len` numbers of any value.
+    pub(crate) fn resize(&mut self, len: usize, memory: Option<&Arc<dyn Memory>>) {
+        let bytes = len * self.bytes_per_number();
+        if self.block.as_ref().is_none_or(|block| block.bytes().len() < bytes) {
+            let special = memory.and_then(|memory| memory.block(bytes)).filter(|block| block.bytes().len() >= bytes);
+            let ordinary = || Box::new(vec![0_f32; bytes.div_ceil(size_of::<f32>())]) as Box<dyn Block>;
+            self.block = Some(special.unwrap_or_else(ordinary));
+        }
+        self.len = len;
+    }
+
+    /// Takes the numbers, and leaves none.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::none(self.precision))
+    }
+
+    /// Their type.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of each.
+    pub(crate) fn bytes_per_number(&self) -> usize {
+        match self.precision {
+            Precision::Float32 => size_of::<f32>(),
+            Precision::Bfloat16 => size_of::<bf16>(),
+        }
+    }
+
+    /// The numbers' bytes, in this machine's order.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.block.as_ref().map_or(&[], |block| &block.bytes()[..self.len * self.bytes_per_number()])
+    }
+
+    /// The numbers as float32.
+    #[must_use]
+    pub fn to_float32(&self) -> Cow<'_, [f32]> {
+        match self.precision {
+            Precision::Float32 => Cow::Borrowed(bytemuck::cast_slice(self.bytes())),
+            Precision::Bfloat16 => Cow::Owned(bytemuck::cast_slice::<_, bf16>(self.bytes()).to_f32_vec()),
+        }
+    }
+
+    /// Stretches of `len` numbers, to be written.
+    pub(crate) fn sheets(&mut self, len: usize) -> Sheets<'_> {
+        let bytes = self.len * self.bytes_per_number();
+        let bytes = self.block.as_mut().map_or(&mut [][..], |block| &mut block.bytes_mut()[..bytes]);
+        match self.precision {
+            Precision::Float32 => Sheets::Float32(bytemuck::cast_slice_mut(bytes).chunks_exact_mut(len)),
+            Precision::Bfloat16 => Sheets::Bfloat16(bytemuck::cast_slice_mut(bytes).chunks_exact_mut(len)),
+        }
+    }
+}
+
+/// Equal when the numbers are, wherever they lie.
+impl PartialEq for Pixels {
+    fn eq(&self, other: &Self) -> bool {
+        self.precision == other.precision && self.bytes() == other.bytes()
+    }
+}
+
+/// In ordinary memory.
+impl Clone for Pixels {
+    fn clone(&self) -> Self {
+        let mut copy = Self::none(self.precision);
+        copy.resize(self.len, None);
+        if let Some(block) = &mut copy.block {
+            let bytes = self.bytes();
+            block.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+        }
+        copy
+    }
+}
+
+/// The stretches of [`Pixels::sheets`].
+pub(crate) enum Sheets<'a> {
+    Float32(std::slice::ChunksExactMut<'a, f32>),
+    Bfloat16(std::slice::ChunksExactMut<'a, bf16>),
+}
+
+impl<'a> Iterator for Sheets<'a> {
+    type Item = Sheet<'a>;
+
+    fn next(&mut self) -> Option<Sheet<'a>> {
+        match self {
+            Self::Float32(sheets) => sheets.next().map(Sheet::Float32),
+            Self::Bfloat16(sheets) => sheets.next().map(Sheet::Bfloat16),
+        }
+    }
+}
+
+/// One image's place.
+pub(crate) enum Sheet<'a> {
+    Float32(&'a mut [f32]),
+    Bfloat16(&'a mut [bf16]),
+}
+
+impl Sheet<'_> {
+    /// Has an image painted in float32; `room` is memory to work in. bfloat16 numbers are the nearest, ties to even, as
+    /// autocast makes them.
+    pub(crate) fn paint(&mut self, room: &mut Vec<f32>, paint: impl FnOnce(&mut [f32])) {
+        match self {
+            Self::Float32(sheet) => paint(sheet),
+            Self::Bfloat16(sheet) => {
+                room.resize(sheet.len(), 0.0);
+                paint(room);
+                sheet.convert_from_f32_slice(room);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Little(std::sync::atomic::AtomicUsize);
+
+    impl Memory for Little {
+        fn block(&self, bytes: usize) -> Option<Box<dyn Block>> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            (bytes <= 64).then(|| Box::new(vec![9.0_f32; bytes.div_ceil(4)]) as Box<dyn Block>)
+        }
+    }
+
+    #[test]
+    fn numbers_are_the_nearest_of_their_type_wherever_they_lie() {
+        let values = [1.0, -2.003_906_3, 0.1, 1e-30, 3.4e38, 0.0];
+        for precision in [Precision::Float32, Precision::Bfloat16] {
+            let little = Arc::new(Little::default());
+            let memory: Arc<dyn Memory> = little.clone();
+            let mut pixels = Pixels::none(precision);
+            pixels.resize(6, Some(&memory));
+            for (number, mut sheet) in pixels.sheets(3).enumerate() {
+                sheet.paint(&mut Vec::new(), |out| out.copy_from_slice(&values[number * 3..number * 3 + 3]));
+            }
+            let expected: Vec<f32> = match precision {
+                Precision::Float32 => values.to_vec(),
+                Precision::Bfloat16 => values.iter().map(|v| bf16::from_f32(*v).to_f32()).collect(),
+            };
+            assert_eq!(pixels.to_float32()[..], expected[..]);
+            assert_eq!(pixels.clone(), pixels);
+            // Once there is room it stays; more than the memory has comes from elsewhere.
+            pixels.resize(4, Some(&memory));
+            assert_eq!(pixels.to_float32()[..], expected[..4]);
+            pixels.resize(100, Some(&memory));
+            assert_eq!((pixels.len(), little.0.load(std::sync::atomic::Ordering::Relaxed)), (100, 2));
+        }
+    }
+}
