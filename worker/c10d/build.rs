@@ -71,6 +71,8 @@ fn cuda(shim: &mut cc::Build) {
     println!("cargo:rustc-link-search=native={}", root.join("lib").display());
     println!("cargo:rustc-link-lib=dylib=torch_cuda");
     println!("cargo:rustc-link-lib=dylib=c10_cuda");
+    // Also in a program that calls nothing of them: loading them is what brings the kernels.
+    println!("cargo:rustc-link-arg=-Wl,--no-as-needed,-ltorch_cuda,-lc10_cuda,--as-needed");
     // Inline functions of libtorch's headers call the runtime, which lies beside the CPU libtorch, too.
     println!("cargo:rustc-link-lib=dylib:+verbatim=libcudart.so.13");
     // libtorch_cuda's own libraries (cuBLAS, cuDNN, NCCL: 2.5 GB) are looked up on the machine that runs the program.

@@ -104,14 +104,9 @@ fn start((index, row): (usize, &Row), rank: usize, place: Where, quick: bool, st
         .stdin(Stdio::null())
         .stdout(file("stdout")?)
         .stderr(file("stderr")?);
-    for (name, value) in [
-        // Parity is about float32; convolutions would round to TF32.
-        ("NVIDIA_TF32_OVERRIDE", "0"),
-        ("NCCL_SOCKET_IFNAME", "lo"),
-        ("NCCL_IB_DISABLE", "1"),
-    ] {
-        let keeps_tf32 = row.is_speed() && name == "NVIDIA_TF32_OVERRIDE";
-        if env::var_os(name).is_none() && !keeps_tf32 {
+    let loopback = [("NCCL_SOCKET_IFNAME", "lo"), ("NCCL_IB_DISABLE", "1")];
+    for (name, value) in loopback.iter().chain(row.environment()) {
+        if env::var_os(name).is_none() {
             command.env(name, value);
         }
     }

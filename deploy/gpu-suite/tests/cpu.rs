@@ -16,7 +16,7 @@ fn every_row_passes_on_the_cpu() {
     let rows: Vec<_> = table.lines().skip(2).collect();
     assert_eq!(rows.len(), 7, "{table}");
     assert!(rows.iter().all(|row| row.contains("| pass |")), "{table}");
-    assert!(table.contains("world 2") && table.contains("images/s, resnet18 at 32, batch 8, bfloat16"), "{table}");
+    assert!(table.contains("world 2") && table.contains("images/s, resnet18 at 32, batch 8, K 4, bfloat16"), "{table}");
     println!("{table}");
 }
 
