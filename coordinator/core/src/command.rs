@@ -91,6 +91,8 @@ pub struct CommittedStep {
     pub seconds: f64,
     /// Seconds by phase, of the slowest worker.
     pub timings: BTreeMap<String, f64>,
+    /// What tells learning from collapse, where workers looked: means over their lanes.
+    pub signals: BTreeMap<String, f64>,
     /// All lanes in order.
     pub lanes: Vec<LaneReport>,
     /// Whether this is the last step of its epoch.

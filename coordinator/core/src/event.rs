@@ -91,6 +91,8 @@ pub struct StepReport {
     pub tensor_digests: Vec<u64>,
     /// The names of those tensors; of one rank is enough.
     pub tensor_names: Vec<String>,
+    /// Now and then, what tells learning from collapse: means over this worker's lanes.
+    pub signals: BTreeMap<String, f64>,
 }
 
 /// One lane's part of a step.

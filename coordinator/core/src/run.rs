@@ -290,6 +290,7 @@ fn merge(ticket: Ticket, parts: Vec<StepReport>, images: u64, seconds: f64, ends
             None => _ = timings.insert(phase.clone(), *spent),
         }
     }
+    let signals = mean_signals(&parts);
     // The mean gradient is the same on every rank.
     let gradient_norm = parts.first().map_or(0.0, |p| p.gradient_norm);
     let mut lanes: Vec<LaneReport> = parts.into_iter().flat_map(|p| p.lanes).collect();
@@ -303,7 +304,37 @@ fn merge(ticket: Ticket, parts: Vec<StepReport>, images: u64, seconds: f64, ends
         images,
         seconds,
         timings,
+        signals,
         lanes,
         ends_epoch,
+    }
+}
+
+/// Means of the ranks' signals, by their lanes.
+fn mean_signals(parts: &[StepReport]) -> BTreeMap<String, f64> {
+    let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+    for (part, (name, value)) in parts.iter().flat_map(|part| part.signals.iter().map(move |signal| (part, signal))) {
+        let (sum, lanes) = sums.entry(name).or_default();
+        *sum += value * part.lanes.len() as f64;
+        *lanes += part.lanes.len() as f64;
+    }
+    let mean = |(name, (sum, lanes)): (&str, (f64, f64))| (name.to_owned(), sum / lanes.max(1.0));
+    sums.into_iter().map(mean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_count_by_lanes_and_may_be_missing() {
+        let part = |lanes: u32, signals: &[(&str, f64)]| StepReport {
+            lanes: (0..lanes).map(|lane| LaneReport { lane, ..LaneReport::default() }).collect(),
+            signals: signals.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
+            ..StepReport::default()
+        };
+        let parts = [part(3, &[("rank", 10.0), ("masks", 4.0)]), part(1, &[("rank", 2.0)]), part(2, &[])];
+        let expected = [("masks", 4.0), ("rank", 8.0)].map(|(name, value)| (name.to_owned(), value));
+        assert_eq!(mean_signals(&parts), BTreeMap::from(expected));
     }
 }

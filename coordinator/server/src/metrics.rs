@@ -136,6 +136,19 @@ impl JobMetrics {
         all.learning_rate.set(labels, step.ticket.learning_rate);
         all.gradient_norm.set(labels, step.gradient_norm);
         all.valid_regions.set(labels, step.valid_regions);
+        let signals = [
+            ("similarity", &all.similarity),
+            ("embedding_std", &all.embedding_std),
+            ("effective_rank", &all.effective_rank),
+            ("kmeans_iterations", &all.kmeans_iterations),
+            ("masks_per_image", &all.masks_per_image),
+            ("largest_mask_ratio", &all.largest_mask),
+        ];
+        for (name, gauge) in signals {
+            if let Some(value) = step.signals.get(name) {
+                gauge.set(labels, *value);
+            }
+        }
     }
 
     /// The job's new state, after what led to it.

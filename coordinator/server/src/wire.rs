@@ -145,6 +145,7 @@ fn report(report: wire::StepReport) -> StepReport {
         timings: report.timings.into_iter().filter(|t| t.seconds.is_finite()).map(|t| (t.phase, t.seconds)).collect(),
         tensor_digests: report.tensor_digests,
         tensor_names: report.tensor_names,
+        signals: report.signals.into_iter().filter(|s| s.value.is_finite()).map(|s| (s.name, s.value)).collect(),
     }
 }
 

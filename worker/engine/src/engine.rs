@@ -10,6 +10,7 @@ use crate::kmeans::{self, Start};
 use crate::model::Model;
 use crate::norm::NormScope;
 use crate::peers::{LaneOutput, LaneWords};
+use crate::signals;
 use crate::step::{self, Context, Forward, StepBatch, StepTicket};
 use crate::watch::Stopwatch;
 use crate::weights::MemoryFormat;
@@ -37,6 +38,8 @@ pub struct StepOutput {
     pub lanes: Vec<LaneOutput>,
     /// Euclidean norm of the mean gradient over all lanes.
     pub gradient_norm: f64,
+    /// Every few steps, what tells learning from collapse: names and values, finite all of them.
+    pub signals: Vec<(&'static str, f64)>,
     /// Seconds by phase.
     pub timings: Vec<(&'static str, f64)>,
 }
@@ -209,6 +212,9 @@ impl Engine {
         };
         let forward = context.forward(batch, ticket, &mut watch)?;
         watch.time("backward", || self.backward(&forward.losses))?;
+        let due = signals::due(ticket.step);
+        let signals =
+            due.then(|| watch.time("signals", || signals::signals(&forward))).transpose()?.unwrap_or_default();
         let mut held = None;
         let (lanes, gradient_norm) = watch.time("update", || {
             let local = self.local_lanes(batch, words, &forward)?;
@@ -217,7 +223,7 @@ impl Engine {
         if let Some(seconds) = held {
             watch.took("checkpoint_hold", seconds);
         }
-        let output = StepOutput { lanes, gradient_norm, timings: watch.finish()? };
+        let output = StepOutput { lanes, gradient_norm, signals, timings: watch.finish()? };
         Ok((output, forward))
     }
 

@@ -46,15 +46,24 @@ pub(crate) fn uniforms(domain: &str, keys: &[Vec<u64>], clusters: i64) -> Tensor
     Tensor::from_slice(&numbers).view([keys.len() as i64, clusters, candidates(clusters)])
 }
 
-/// Clusters points (L, B, S, C) float32 lane by lane; of each image of lane `l` the first `regions[l]` count. Labels are
-/// (L, B, S) int64, -1 elsewhere. `apart`: what a lane gets must not depend on those beside it.
+/// What K-means found.
+#[derive(Debug)]
+pub(crate) struct Clusters {
+    /// (L, B, S) int64: -1 where a lane has no such region.
+    pub(crate) labels: Tensor,
+    /// (L) int64: assignments made.
+    pub(crate) iterations: Tensor,
+}
+
+/// Clusters points (L, B, S, C) float32 lane by lane; of each image of lane `l` the first `regions[l]` count.
+/// `apart`: what a lane gets must not depend on those beside it.
 pub(crate) fn cluster(
     points: &Tensor,
     regions: &[i64],
     start: &Start,
     settings: Settings,
     apart: bool,
-) -> Result<Tensor, StepError> {
+) -> Result<Clusters, StepError> {
     if points.device() != Device::Cpu {
         return if apart {
             one_by_one(points, regions, start, settings)
@@ -68,21 +77,24 @@ pub(crate) fn cluster(
     };
     let Settings { clusters, max_iterations, tolerance } = settings;
     let regions = Tensor::from_slice(regions);
-    Ok(r2o_aten::kmeans(&points.contiguous(), &regions, start, clusters, max_iterations, tolerance)?.labels)
+    let found = r2o_aten::kmeans(&points.contiguous(), &regions, start, clusters, max_iterations, tolerance)?;
+    Ok(Clusters { labels: found.labels, iterations: found.iterations })
 }
 
 /// Each lane by itself, with the points that it has: libraries choose their kernels by the sizes of what they are given.
-fn one_by_one(points: &Tensor, regions: &[i64], start: &Start, settings: Settings) -> Result<Tensor, StepError> {
+fn one_by_one(points: &Tensor, regions: &[i64], start: &Start, settings: Settings) -> Result<Clusters, StepError> {
     let most = points.size()[2];
-    let labels = regions.iter().zip(0..).map(|(&own, lane)| {
+    let (mut labels, mut iterations) = (Vec::new(), Vec::new());
+    for (&own, lane) in regions.iter().zip(0..) {
         let one = |tensor: &Tensor| tensor.narrow(0, lane, 1);
         let start = match start {
             Start::Centres(centres) => Start::Centres(one(centres)),
             Start::PlusPlus(uniforms) => Start::PlusPlus(one(uniforms)),
         };
-        let labels = device::cluster(&one(points).narrow(2, 0, own), &[own], &start, settings)?;
+        let found = device::cluster(&one(points).narrow(2, 0, own), &[own], &start, settings)?;
         // Padding is 0 and what does not exist is -1.
-        Ok::<_, StepError>((labels + 1).f_constant_pad_nd([0, most - own])? - 1)
-    });
-    Ok(Tensor::f_cat(&labels.collect::<Result<Vec<_>, _>>()?, 0)?)
+        labels.push((found.labels + 1).f_constant_pad_nd([0, most - own])? - 1);
+        iterations.push(found.iterations);
+    }
+    Ok(Clusters { labels: Tensor::f_cat(&labels, 0)?, iterations: Tensor::f_cat(&iterations, 0)? })
 }

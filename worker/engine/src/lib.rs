@@ -20,6 +20,7 @@ mod norm;
 mod peers;
 mod prior;
 mod roi_align;
+mod signals;
 mod state;
 mod step;
 mod warm;

@@ -21,6 +21,8 @@ pub(crate) struct Masks {
     pub(crate) map: Tensor,
     /// Masks per image.
     pub(crate) count: i64,
+    /// (L) int64: assignments that K-means made; none where masks are the prior.
+    pub(crate) iterations: Option<Tensor>,
 }
 
 impl Masks {
@@ -58,15 +60,16 @@ pub(crate) fn predict(
     })?;
     let points = points.view([lanes, images / lanes, most, -1]);
     let apart = scope.lanes_apart().is_some();
-    let labels = kmeans::cluster(&points, regions, start, settings, apart)?.view([images, most]);
+    let found = kmeans::cluster(&points, regions, start, settings, apart)?;
+    let labels = found.labels.view([images, most]);
     let dominant = prior::dominant(prior, side);
     let map = labels.gather(1, &dominant.view([images, -1]), false).view([images, side, side]);
-    Ok(Masks { labels, map, count: settings.clusters })
+    Ok(Masks { labels, map, count: settings.clusters, iterations: Some(found.iterations) })
 }
 
 /// The prior's regions themselves.
 pub(crate) fn from_prior(prior: &Tensor, regions: i64, side: i64) -> Masks {
     let images = prior.size()[0];
     let labels = Tensor::arange(regions, (Kind::Int64, prior.device())).view([1, -1]).expand([images, regions], false);
-    Masks { labels, map: prior::dominant(prior, side), count: regions }
+    Masks { labels, map: prior::dominant(prior, side), count: regions, iterations: None }
 }

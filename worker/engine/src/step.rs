@@ -69,6 +69,8 @@ pub(crate) struct Forward {
     pub(crate) losses: Tensor,
     /// (L): regions that count, per image.
     pub(crate) valid: Tensor,
+    /// (L, B, K): 0 for a region that does not count.
+    pub(crate) weights: Tensor,
 }
 
 /// What is the same for all passes of a step.
@@ -185,7 +187,8 @@ impl Context<'_> {
                 by_lane(self.scope, [&predictions, &projections, &weighting.weights], |_, [q, z, weights]| {
                     Ok(loss::byol(q, z, weights))
                 })?;
-            Ok(Forward { masks, predictions, projections, losses, valid: weighting.valid })
+            let loss::Weighting { weights, valid } = weighting;
+            Ok(Forward { masks, predictions, projections, losses, valid, weights })
         })
     }
 

@@ -335,3 +335,23 @@ fn what_warmed_up_computes_what_a_cold_engine_does() {
     assert_eq!(cold_lanes, warm_lanes);
     assert_eq!(cold.digest().unwrap(), warm.digest().unwrap());
 }
+
+#[test]
+fn images_in_bfloat16_are_what_autocast_makes_of_float32() {
+    let mut job = job(1, 1);
+    job.precision = r2o_types::Precision::Bfloat16;
+    let outcomes = [Kind::Float, Kind::BFloat16].map(|kind| {
+        let mut engine = engine(&job, &[0]);
+        let mut batch = batch(&[0]);
+        for view in [&mut batch.raw, &mut batch.view1, &mut batch.view2] {
+            *view = view.to_kind(kind);
+        }
+        let output = engine.step(&batch, &ticket(0)).unwrap();
+        (output.lanes, output.gradient_norm.to_bits(), engine.digest().unwrap())
+    });
+    assert_eq!(outcomes[0], outcomes[1]);
+    let mut batch = batch(&[0]);
+    batch.raw = batch.raw.to_kind(Kind::BFloat16);
+    let refused = engine(&self::job(1, 1), &[0]).step(&batch, &ticket(0)).unwrap_err();
+    assert!(refused.to_string().contains("raw"), "{refused}");
+}

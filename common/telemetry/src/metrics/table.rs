@@ -35,6 +35,7 @@ pub const PHASES: &[&str] = &[
     "target",
     "loss",
     "backward",
+    "signals",
     "update",
     "checkpoint_hold",
     "hash_state",
@@ -186,6 +187,12 @@ table! {
         learning_rate: Gauge "r2o_job_learning_rate" None [JOB] "Learning rate of the last committed step.";
         gradient_norm: Gauge "r2o_job_gradient_norm" None [JOB] "Euclidean norm of the mean gradient in the last committed step.";
         valid_regions: Gauge "r2o_job_valid_regions" None [JOB] "Regions that count in the last committed step, the mean per image.";
+        similarity: Gauge "r2o_job_similarity" None [JOB] "Cosine of predictions and the target's projections of the same regions, the mean in the last step that was looked at.";
+        embedding_std: Gauge "r2o_job_embedding_std" None [JOB] "Standard deviation of projections of unit length times the root of their dimensions: 1 where they are spread evenly, 0 where they have collapsed.";
+        effective_rank: Gauge "r2o_job_embedding_effective_rank" None [JOB] "Dimensions that projections make use of: the exponential of the entropy of their singular values.";
+        kmeans_iterations: Gauge "r2o_job_kmeans_iterations" None [JOB] "Iterations of K-means until no point moved, the mean over lanes.";
+        masks_per_image: Gauge "r2o_job_masks_per_image" None [JOB] "Masks that an image shows any of, the mean over images.";
+        largest_mask: Gauge "r2o_job_largest_mask_ratio" None [JOB] "Share of an image that its largest mask takes, the mean over images.";
         images_per_second: Gauge "r2o_job_images_per_second" None [JOB] "Images trained on in a second, smoothed over steps.";
         steps: Counter "r2o_steps_total" None [JOB] "Steps committed by this coordinator.";
         images: Counter "r2o_images_total" None [JOB] "Images of the steps committed by this coordinator.";

@@ -216,6 +216,9 @@ impl FakeWorker {
             lanes: self.lanes.iter().map(lane).collect(),
             gradient_norm: 0.5,
             timings: vec![Timing { phase: "forward".to_owned(), seconds: 0.25 }],
+            signals: [("effective_rank", 40.0), ("made_up", 1.0)]
+                .map(|(name, value)| Signal { name: name.to_owned(), value })
+                .to_vec(),
             ..StepReport::default()
         }));
     }

@@ -55,6 +55,9 @@ async fn a_run_with_a_lost_worker_is_counted() {
     assert!(at("r2o_steps_total{job=\"a\"}") >= 12.0);
     assert_eq!(at("r2o_images_total{job=\"a\"}"), 8.0 * at("r2o_steps_total{job=\"a\"}"));
     assert_eq!(at("r2o_job_gradient_norm{job=\"a\"}"), 0.5);
+    assert_eq!(at("r2o_job_embedding_effective_rank{job=\"a\"}"), 40.0);
+    assert_eq!(value(&text, "r2o_job_similarity{job=\"a\"}"), None, "nobody said so: {text}");
+    assert!(!text.contains("made_up"), "{text}");
     assert_eq!(at("r2o_generations_opened_total{job=\"a\",reason=\"first\"}"), 1.0);
     assert_eq!(at("r2o_generations_opened_total{job=\"a\",reason=\"worker_lost\"}"), 1.0);
     assert_eq!(at("r2o_recovery_seconds_count{job=\"a\",reason=\"worker_lost\"}"), 1.0);

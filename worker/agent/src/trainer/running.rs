@@ -8,7 +8,7 @@ use r2o_data::{Batch, Loader};
 use r2o_engine::host::HostBatch;
 use r2o_engine::{LaneOutput, LaneWords, StepError, StepOutput, StepTicket};
 use r2o_proto::v1::worker_message::Kind;
-use r2o_proto::v1::{LaneReport, StepReport, Timing};
+use r2o_proto::v1::{LaneReport, Signal, StepReport, Timing};
 use r2o_storage::gallery as pages;
 use r2o_telemetry::TaskKind;
 use r2o_telemetry::otlp::{Spans, step_place};
@@ -200,6 +200,11 @@ impl Running {
             lanes: output.lanes.iter().map(lane).collect(),
             gradient_norm: output.gradient_norm,
             timings,
+            signals: output
+                .signals
+                .iter()
+                .map(|(name, value)| Signal { name: (*name).to_owned(), value: *value })
+                .collect(),
             ..StepReport::default()
         };
         let mut own = all.clone();

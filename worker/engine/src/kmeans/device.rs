@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Settings, Start};
+use super::{Clusters, Settings, Start};
 use crate::error::StepError;
 
 /// Iterations between two looks at the device.
@@ -58,16 +58,17 @@ pub(super) fn cluster(
     regions: &[i64],
     start: &Start,
     settings: Settings,
-) -> Result<Tensor, StepError> {
+) -> Result<Clusters, StepError> {
     let (lanes, images, most, _) = points.size4()?;
     let points = Points::new(points, regions);
     let centres = match start {
         Start::Centres(centres) => centres.shallow_clone(),
         Start::PlusPlus(uniforms) => plus_plus(&points, &uniforms.to_device(points.x.device()), settings.clusters),
     };
-    let labels = lloyd(&points, centres, settings);
+    let (labels, iterations) = lloyd(&points, centres, settings);
     let nothing = Tensor::full_like(&labels, -1);
-    Ok(labels.where_self(&points.exists.gt(0.5), &nothing).view([lanes, images, most]))
+    let labels = labels.where_self(&points.exists.gt(0.5), &nothing).view([lanes, images, most]);
+    Ok(Clusters { labels, iterations })
 }
 
 /// k-means++ with greedy candidates; (L, K, C).
@@ -88,18 +89,20 @@ fn plus_plus(points: &Points, uniforms: &Tensor, clusters: i64) -> Tensor {
     Tensor::cat(&chosen, 1)
 }
 
-/// Lloyd's iterations; labels (L, P).
-fn lloyd(points: &Points, mut centres: Tensor, settings: Settings) -> Tensor {
+/// Lloyd's iterations; labels (L, P), and how many assignments it took (L).
+fn lloyd(points: &Points, mut centres: Tensor, settings: Settings) -> (Tensor, Tensor) {
     let (lanes, clusters, _) = centres.size3().unwrap_or_default();
     let device = centres.device();
     let mut previous = Tensor::full([lanes], f64::INFINITY, (Kind::Double, device));
     let mut done = Tensor::zeros([lanes], (Kind::Bool, device));
     let mut labels = Tensor::zeros([lanes, points.x.size()[1]], (Kind::Int64, device));
+    let mut iterations = Tensor::zeros([lanes], (Kind::Int64, device));
     let numbers = Tensor::arange(clusters, (Kind::Int64, device)).view([1, -1, 1]);
     let exists = points.exists.unsqueeze(1);
     for iteration in 0..settings.max_iterations {
         let (least, nearest) = points.distances(&centres).min_dim(1, false);
         labels = labels.where_self(&done.view([-1, 1]), &nearest);
+        iterations = iterations.g_add_(&done.logical_not());
         let inertia = (least.clamp_min(0.0) * &points.exists).sum_dim_intlist(1, false, Kind::Double);
         done = done.logical_or(&(&inertia - &previous).abs().lt(settings.tolerance));
         previous = inertia;
@@ -113,7 +116,7 @@ fn lloyd(points: &Points, mut centres: Tensor, settings: Settings) -> Tensor {
         let moves = members.gt(0.0).logical_and(&done.logical_not().view([-1, 1, 1]));
         centres = means.where_self(&moves, &centres);
     }
-    labels
+    (labels, iterations)
 }
 
 #[cfg(test)]
@@ -136,9 +139,11 @@ mod tests {
             let batched = cluster(&points, &regions, &start, settings).unwrap();
             let whole = native(&points, &regions, &start, settings, false).unwrap();
             let apart = one_by_one(&points, &regions, &start, settings).unwrap();
-            let labels = |tensor: &Tensor| Vec::<i64>::try_from(tensor.reshape([-1])).unwrap();
-            assert_eq!(labels(&batched), labels(&whole));
-            assert_eq!(labels(&apart), labels(&whole));
+            let numbers = |tensor: &Tensor| Vec::<i64>::try_from(tensor.reshape([-1])).unwrap();
+            for found in [batched, apart] {
+                assert_eq!(numbers(&found.labels), numbers(&whole.labels));
+                assert_eq!(numbers(&found.iterations), numbers(&whole.iterations));
+            }
         }
     }
 }
