@@ -5,7 +5,7 @@
 # on the path.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-root=$here/../..
+cd "$here/../.."
 for program in helm kubectl r2octl etcd containerd ctr runc skopeo buildah dnsmasq conntrack catatonit; do
     command -v $program >/dev/null || { echo "cluster.sh needs $program" >&2; exit 1; }
 done
@@ -34,6 +34,8 @@ show() {
     echo "\$ $*"
     "$@"
 }
+# The first lines of what comes; the rest is read too, or its writer would die of a closed pipe.
+first() { sed -n "1,$1p"; }
 # Asks until a condition holds.
 await() {
     local what=$1 end=$((SECONDS + 900))
@@ -67,9 +69,9 @@ E
 volume
 
 say "helm install --wait"
-chart=$root/deploy/helm/r2o
+chart=deploy/helm/r2o
 values=(--set workers.threads=1 --set coordinator.workerLease=10 --set workers.resources.requests.cpu=100m)
-show helm install r2o "$chart" --namespace r2o --create-namespace --wait --timeout 3m "${values[@]}" | head -6
+show helm install r2o "$chart" --namespace r2o --create-namespace --wait --timeout 3m "${values[@]}" | first 6
 show kubectl --namespace r2o get pods
 
 say "helm test"
@@ -92,7 +94,7 @@ reach() {
         return 1
     fi
 }
-ask() { reach && r2octl get demo -o json | grep -o "\"$1\": *\"\\?[^\",]*" | head -1 | sed 's/.*[:"] *//'; }
+ask() { reach && r2octl get demo -o json | grep -o "\"$1\": *\"\\?[^\",]*" | first 1 | sed 's/.*[:"] *//'; }
 step() { ask step; }
 after() { local now; now=$(step) && ((${now:-0} >= $1)); }
 is() { [[ $(ask state) == "$1" ]]; }
@@ -101,11 +103,11 @@ ready() {
 }
 
 say "a job"
-r2octl data pack "$root/tests/fixtures/photos" --out "$work/photos"
+r2octl data pack tests/fixtures/photos --out "$work/photos"
 kubectl --namespace r2o cp "$work/photos" r2o-worker-0:/state/data
 epochs=${R2O_CLUSTER_EPOCHS:-4}
 sed -e 's#demo-out/data#file:///state/data#' -e "s/epochs: 12/epochs: $epochs/" -e 's/imageSize: 96/imageSize: 64/' \
-    -e 's/samplesPerLane: 8/samplesPerLane: 2/' "$root/deploy/jobs/demo.yaml" >"$work/job.yaml"
+    -e 's/samplesPerLane: 8/samplesPerLane: 2/' deploy/jobs/demo.yaml >"$work/job.yaml"
 await "the coordinator is reached" reach
 show r2octl submit --file "$work/job.yaml"
 await "step 4 is committed" after 4
@@ -120,10 +122,14 @@ r2octl events demo | tail -5
 say "an upgrade in the middle of it, of coordinator and workers"
 sum() { kubectl --namespace r2o get secret r2o-tls r2o-client-tls r2o-tokens -o jsonpath='{.items[*].data}' | sha256sum; }
 kept=$(sum)
+same() {
+    [[ $(sum) == "$kept" ]] || { echo "certificates or tokens are others than those of the install" >&2; return 1; }
+    echo "seen: certificates and tokens are those of the install"
+}
 before=$(step)
 show helm upgrade r2o "$chart" --namespace r2o --wait --timeout 5m "${values[@]}" --set workers.collectiveTimeout=200 \
-    --set coordinator.joinWindow=5 | head -5
-[[ $(sum) == "$kept" ]] && echo "seen: certificates and tokens are those of the install"
+    --set coordinator.joinWindow=5 | first 5
+same
 await "three more steps than $before" after $((before + 3))
 r2octl fleet
 
@@ -141,7 +147,7 @@ await "two workers are ready again" ready worker 2
 say "a rollback"
 before=$(step)
 show helm rollback r2o 1 --namespace r2o --wait --timeout 5m
-[[ $(sum) == "$kept" ]] && echo "seen: certificates and tokens are those of the install"
+same
 show helm history r2o --namespace r2o
 await "three more steps than $before" after $((before + 3))
 
