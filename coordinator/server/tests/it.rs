@@ -3,8 +3,6 @@
 // Helpers outside of #[test] functions are tests, too.
 #![allow(clippy::unwrap_used)]
 
-#[path = "it/certificates.rs"]
-mod certificates;
 #[path = "it/hostile.rs"]
 mod hostile;
 #[path = "it/journal.rs"]

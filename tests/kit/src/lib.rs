@@ -4,6 +4,7 @@
 //! process runs in its own group, which is killed when its handle is dropped.
 
 mod binary;
+mod certificates;
 mod fixture;
 mod fleet;
 mod network;
@@ -12,6 +13,7 @@ mod skip;
 mod wait;
 
 pub use binary::{binary, repository, run};
+pub use certificates::Authority;
 pub use fixture::{packed_photos, photos};
 pub use fleet::{Coordinator, Fleet, FleetOptions, Worker, WorkerOptions};
 pub use network::{Host, NEEDS as NETWORK_NEEDS, Network};

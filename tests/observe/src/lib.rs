@@ -1,5 +1,7 @@
 //! What the tests of monitoring share: the dashboards, the alerts, and the names of metrics in their expressions.
 
+mod receiver;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,8 @@ use r2o_test_kit::{packed_photos, repository};
 use r2o_types::TrainJob;
 use serde::Deserialize;
 use serde_json::Value;
+
+pub use receiver::{Received, Receiver, attribute, hex};
 
 /// A dashboard as it is in its file.
 #[derive(Debug)]

@@ -1,22 +1,18 @@
 //! Traces and metrics of real processes at a real receiver: a step of the coordinator and its workers is one trace, and a
 //! receiver that is dead or hangs costs training nothing.
 
-#[path = "traces/receiver.rs"]
-mod receiver;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use r2o_observe::{program, small_job};
+use r2o_observe::{Received, Receiver, hex, program, small_job};
 use r2o_telemetry::metrics::table;
-use r2o_test_kit::{Fleet, FleetOptions, Process, Signal, WorkerOptions, free_port, not_run, wait_until};
+use r2o_test_kit::{Authority, Fleet, FleetOptions, Process, Signal, WorkerOptions, free_port, not_run, wait_until};
+use r2o_transport::ServerTlsFiles;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
-
-use receiver::{Received, Receiver, hex};
 
 /// Long enough on two busy cores.
 const RUN: Duration = Duration::from_secs(300);
@@ -183,7 +179,7 @@ fn check_metrics(receiver: &Receiver) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_of_the_coordinator_and_two_workers_is_one_trace() -> Result<()> {
-    let receiver = Receiver::start().await?;
+    let receiver = Receiver::start(None).await?;
     let token = [("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20s3cret")];
     let mut fleet = fleet(&format!("http://{}", receiver.address), &token).await?;
     train(&mut fleet, "traced", 5).await?;
@@ -214,7 +210,7 @@ async fn a_trace_comes_through_a_collector_of_others() -> Result<()> {
         not_run("needs rotel: cargo xtask setup --deploy");
         return Ok(());
     };
-    let receiver = Receiver::start().await?;
+    let receiver = Receiver::start(None).await?;
     let folder = tempfile::tempdir()?;
     let [grpc, http] = [free_port()?, free_port()?].map(|port| format!("127.0.0.1:{port}"));
     let endpoint = format!("http://{}", receiver.address);
@@ -238,7 +234,7 @@ async fn a_trace_comes_through_a_collector_of_others() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_is_one_trace_and_what_it_broke_is_marked() -> Result<()> {
-    let receiver = Receiver::start().await?;
+    let receiver = Receiver::start(None).await?;
     let mut fleet = fleet(&format!("http://{}", receiver.address), &[]).await?;
     let mut job = small_job("broken", fleet.folder())?;
     job.spec.epochs = 10_000;
@@ -325,5 +321,27 @@ async fn a_receiver_that_hangs_or_is_dead_costs_spans_and_no_step() -> Result<()
     stop(&mut fleet).await?;
     let said = fleet.coordinator.process.log().matches("the OTLP receiver does not take spans").count();
     ensure!(said == 1, "the coordinator said {said} times that its receiver is away");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_tls_spans_go_to_a_receiver_that_is_trusted_and_to_no_other() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let [cert, key] = ["receiver.pem", "receiver.key"].map(|name| folder.path().join(name));
+    let ours = Authority::new(folder.path(), "ours")?;
+    ours.sign(&cert, &key, 2100)?;
+    let foreign = Authority::new(folder.path(), "foreign")?.file.display().to_string();
+    let receiver = Receiver::start(Some(ServerTlsFiles { cert, key, client_ca: None })).await?;
+    let ca = ours.file.display().to_string();
+    let mut fleet = fleet(&format!("https://{}", receiver.address), &[("OTEL_EXPORTER_OTLP_CERTIFICATE", &ca)]).await?;
+    fleet.workers.pop().context("no second worker")?.process.kill()?;
+    fleet.options.worker.more = ["--otlp-ca", &foreign].map(str::to_owned).to_vec();
+    fleet.add_worker("distrustful")?;
+    train(&mut fleet, "sealed", 2).await?;
+    stop(&mut fleet).await?;
+    let from: BTreeSet<_> = receiver.spans().into_iter().map(|received| received.instance).collect();
+    ensure!(from.contains("worker-0") && from.len() == 2, "spans are of worker-0 and the coordinator, not of {from:?}");
+    let said = fleet.workers[1].process.log();
+    ensure!(said.contains("the OTLP receiver does not take spans") && said.contains("certificate"), "{said}");
     Ok(())
 }
