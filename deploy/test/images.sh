@@ -31,9 +31,10 @@ if ! podman image exists "$base"; then
     fi
     podman import --quiet "$cache/debian-minbase.tar" "$base" >/dev/null
 fi
-mkdir -p "$context/image/bin" "$context/image/libtorch"
+mkdir -p "$context/image/bin" "$context/image/sbom" "$context/image/libtorch"
 for program in r2o-coordinator r2octl r2o-worker; do
     strip -o "$context/image/bin/$program" "$programs/$program"
+    (cd "$root" && cargo xtask sbom "$program") >"$context/image/sbom/$program.cdx.json"
 done
 cp -rL "$libtorch/lib" "$context/image/libtorch/lib"
 build() { buildah bud --quiet --isolation=chroot --pull=never --layers "$@"; }

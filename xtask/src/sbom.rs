@@ -1,5 +1,5 @@
-//! The bill of materials of a program: the crates that are linked into it or run while it is built, as CycloneDX 1.5 JSON.
-//! It says nothing of the time, so that the same lock file gives the same bill.
+//! The bill of materials of a program: the crates that are linked into it or run while it is built, and libtorch, as
+//! CycloneDX 1.5 JSON. It says nothing of the time, so that the same lock file gives the same bill.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,6 +7,10 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::check::metadata::{self, Metadata, Package};
+use crate::setup;
+
+/// The crate that links libtorch, of which cargo knows nothing.
+const LINKS_LIBTORCH: &str = "torch-sys";
 
 /// Whose bill.
 #[derive(clap::Args)]
@@ -45,7 +49,14 @@ fn bill(metadata: &Metadata, name: &str) -> Result<Value> {
             components.push(component(package, "library"));
         }
         let on = needs.get(id).into_iter().flatten().filter_map(|id| packages.get(id));
-        let on: BTreeSet<String> = on.map(|package| url(package)).collect();
+        let mut on: BTreeSet<String> = on.map(|package| url(package)).collect();
+        if package.name == LINKS_LIBTORCH {
+            let version = setup::LIBTORCH_VERSION;
+            let url = format!("pkg:pypi/torch@{version}");
+            components.push(entry("library", "torch", version, &url, Some("BSD-3-Clause")));
+            graph.push(json!({"ref": url, "dependsOn": []}));
+            on.insert(url);
+        }
         graph.push(json!({"ref": url(package), "dependsOn": on}));
     }
     Ok(json!({
@@ -71,14 +82,12 @@ fn needs(metadata: &Metadata) -> BTreeMap<&str, Vec<&str>> {
 }
 
 fn component(package: &Package, kind: &str) -> Value {
-    let mut component = json!({
-        "type": kind,
-        "bom-ref": url(package),
-        "name": package.name,
-        "version": package.version,
-        "purl": url(package),
-    });
-    if let Some(licence) = &package.license {
+    entry(kind, &package.name, &package.version, &url(package), package.license.as_deref())
+}
+
+fn entry(kind: &str, name: &str, version: &str, url: &str, licence: Option<&str>) -> Value {
+    let mut component = json!({"type": kind, "bom-ref": url, "name": name, "version": version, "purl": url});
+    if let Some(licence) = licence {
         // The slash is an old way to write OR.
         component["licenses"] = json!([{"expression": licence.replace('/', " OR ")}]);
     }
@@ -93,6 +102,25 @@ fn url(package: &Package) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_computes_has_libtorch_in_its_bill() {
+        let metadata: Metadata = serde_json::from_value(json!({
+            "workspace_members": ["p"], "workspace_default_members": [],
+            "packages": [
+                {"id": "p", "name": "p", "version": "1.0.0", "license": "Apache-2.0", "dependencies": []},
+                {"id": "t", "name": LINKS_LIBTORCH, "version": "2.0.0", "license": "MIT", "dependencies": []},
+            ],
+            "resolve": {"nodes": [{"id": "p", "deps": [{"pkg": "t", "dep_kinds": [{"kind": null}]}]}, {"id": "t", "deps": []}]},
+        }))
+        .unwrap();
+        let bill = bill(&metadata, "p").unwrap();
+        let url = format!("pkg:pypi/torch@{}", setup::LIBTORCH_VERSION);
+        let refs: Vec<&Value> = bill["components"].as_array().unwrap().iter().map(|c| &c["bom-ref"]).collect();
+        assert_eq!(refs, [&json!("pkg:cargo/torch-sys@2.0.0"), &json!(url)]);
+        let graph = bill["dependencies"].as_array().unwrap();
+        assert!(graph.contains(&json!({"ref": "pkg:cargo/torch-sys@2.0.0", "dependsOn": [url]})), "{graph:?}");
+    }
 
     #[test]
     fn what_only_tests_need_is_not_in_the_bill() {

@@ -15,6 +15,8 @@ mod tools;
 
 use std::path::PathBuf;
 
+pub(crate) use libtorch::VERSION as LIBTORCH_VERSION;
+
 use anyhow::Result;
 
 /// What to set up. Without options: libtorch, and the tools that the JPEG decoder is built with.

@@ -33,14 +33,15 @@ fn the_linter_is_not_fooled() -> Result<()> {
     Ok(())
 }
 
-/// Every image that is shipped runs as nobody, and its bases have versions.
+/// Every image that is shipped runs as nobody and has its bill of materials, and its bases have versions.
 #[test]
-fn images_are_pinned_and_run_as_nobody() -> Result<()> {
+fn images_are_pinned_say_what_they_hold_and_run_as_nobody() -> Result<()> {
     let text = fs::read_to_string(repository().join("deploy/docker/Dockerfile"))?;
     for target in ["coordinator", "worker-cpu", "worker-cuda"] {
         let (_, rest) = text.split_once(&format!(" AS {target}\n")).with_context(|| format!("no target {target}"))?;
         let stage = rest.split("\nFROM ").next().unwrap_or_default();
         assert!(stage.contains("\nUSER 65532:65532\n"), "{target} runs as root");
+        assert!(stage.contains(".cdx.json /usr/share/sbom/\n"), "{target} has no bill of materials");
         assert!(stage.contains("org.opencontainers.image.revision"), "{target} has no labels");
     }
     let bases = ["RUST", "DEBIAN", "CUDA"];

@@ -16,7 +16,7 @@ use super::{folder, pip};
 use crate::repo;
 
 /// The release that tch 0.24 binds.
-const VERSION: &str = "2.11.0";
+pub(crate) const VERSION: &str = "2.11.0";
 
 const REQUIREMENTS: &str = include_str!("../../requirements/libtorch.txt");
 
