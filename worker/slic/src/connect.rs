@@ -3,10 +3,11 @@
 
 use crate::Labels;
 
-const UNSEEN: u32 = u32::MAX;
+/// Marks a pixel whose region is known, beside the region's number. Without it: the label that the pixel came with.
+const SEEN: u32 = 1 << 31;
 
 /// A label that no pixel has: that of the frame around the picture.
-const FRAME: u32 = u32::MAX;
+const FRAME: u32 = SEEN - 1;
 
 pub(crate) fn enforce(labels: &[u32], width: usize, height: usize, size_min: usize, size_max: usize) -> Labels {
     let size_max = size_max.max(1);
@@ -16,25 +17,23 @@ pub(crate) fn enforce(labels: &[u32], width: usize, height: usize, size_min: usi
     for (row, labels) in framed[stride..].chunks_exact_mut(stride).zip(labels.chunks_exact(width)) {
         row[1..=width].copy_from_slice(labels);
     }
-    let mut found = vec![UNSEEN; framed.len()];
     let mut piece: Vec<usize> = Vec::with_capacity(size_max);
     let mut next = 0_u32;
     for start in stride..stride * (height + 1) {
-        let label = framed[start];
-        if label == FRAME || found[start] != UNSEEN {
+        if framed[start] >= FRAME {
             continue;
         }
-        let adjacent = gather(&framed, &mut found, stride, (start, next), size_max, &mut piece);
+        let adjacent = gather(&mut framed, stride, (start, next), size_max, &mut piece);
         if piece.len() < size_min {
-            piece.iter().for_each(|&pixel| found[pixel] = adjacent);
+            piece.iter().for_each(|&pixel| framed[pixel] = SEEN | adjacent);
         } else {
             next += 1;
         }
     }
     // A picture of one small piece has no neighbour to join: it is region 0.
     let count = next.max(1);
-    let rows = found[stride..].chunks_exact(stride).take(height);
-    let region = |&label: &u32| u16::try_from(label).unwrap_or(u16::MAX);
+    let rows = framed[stride..].chunks_exact(stride).take(height);
+    let region = |&state: &u32| u16::try_from(state & !SEEN).unwrap_or(u16::MAX);
     Labels {
         labels: rows.flat_map(|row| row[1..=width].iter().map(region)).collect(),
         count: u16::try_from(count).unwrap_or(u16::MAX),
@@ -44,16 +43,15 @@ pub(crate) fn enforce(labels: &[u32], width: usize, height: usize, size_min: usi
 /// Marks the pixels that hang together with `start` as region `next`, at most `size_max` of them, lists them in `piece`, and
 /// gives back the region beside them that was seen last (0: none).
 fn gather(
-    labels: &[u32],
-    found: &mut [u32],
+    framed: &mut [u32],
     stride: usize,
     (start, next): (usize, u32),
     size_max: usize,
     piece: &mut Vec<usize>,
 ) -> u32 {
-    let label = labels[start];
+    let (label, mine) = (framed[start], SEEN | next);
     let mut adjacent = 0;
-    found[start] = next;
+    framed[start] = mine;
     piece.clear();
     piece.push(start);
     let mut visited = 0;
@@ -61,16 +59,15 @@ fn gather(
         let at = piece[visited];
         // Right, left, below, above: the order decides which neighbour a small piece joins.
         for neighbour in [at + 1, at - 1, at + stride, at - stride] {
-            if found[neighbour] == UNSEEN {
-                if labels[neighbour] == label {
-                    found[neighbour] = next;
-                    piece.push(neighbour);
-                    if piece.len() >= size_max {
-                        break;
-                    }
+            let state = framed[neighbour];
+            if state == label {
+                framed[neighbour] = mine;
+                piece.push(neighbour);
+                if piece.len() >= size_max {
+                    break;
                 }
-            } else if found[neighbour] != next {
-                adjacent = found[neighbour];
+            } else if state >= SEEN && state != mine {
+                adjacent = state & !SEEN;
             }
         }
         visited += 1;

@@ -8,6 +8,17 @@ pub(crate) struct Grid {
     pub(crate) step_y: usize,
     /// Columns between centres.
     pub(crate) step_x: usize,
+    /// Centres in a row.
+    across: usize,
+}
+
+impl Grid {
+    /// About the nearest centre of a pixel.
+    pub(crate) fn nearest(&self, y: usize, x: usize) -> u32 {
+        let row = (y / self.step_y).min(self.centres.len() / self.across - 1);
+        let column = (x / self.step_x).min(self.across - 1);
+        (row * self.across + column) as u32
+    }
 }
 
 pub(crate) fn centres(width: usize, height: usize, segments: u32) -> Grid {
@@ -20,7 +31,7 @@ pub(crate) fn centres(width: usize, height: usize, segments: u32) -> Grid {
     };
     let rows = (first_y..height).step_by(step_y);
     let centres = rows.flat_map(|y| (first_x..width).step_by(step_x).map(move |x| (y as f32, x as f32))).collect();
-    Grid { centres, step_y, step_x }
+    Grid { centres, step_y, step_x, across: (first_x..width).step_by(step_x).len() }
 }
 
 /// (first, step) along the shorter and the longer side.

@@ -2,81 +2,20 @@
 
 use std::ops::Range;
 
-use crate::colour::Planes;
 use crate::grid::Grid;
+use crate::simd::Lanes;
+use crate::tile::{Group, LANES, Pixels, Reach, SIDE, Tile, Tiles, Worthwhile};
 
-/// A centre: place in pixels and scaled Lab.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Centre {
-    pub(crate) y: f32,
-    pub(crate) x: f32,
-    pub(crate) lab: [f32; 3],
-}
+/// Tiles along the side of a square that shares a list of candidates.
+const SQUARE: usize = 8;
 
-/// Sums over a centre's pixels: l, a, b, y, x and their number. Float64, so that their order does not show in float32.
-type Sums = [f64; 6];
-
-/// Pixels of a row that are compared together: they stay in registers while centres pass.
-pub(crate) const BLOCK: usize = 16;
-/// Rows that share a list of centres.
-const BAND: usize = 16;
-/// Sums that pixels of a row take turns with, so that one need not wait for the one before.
-const TURNS: usize = 4;
-
-/// Labels by nearest centre after so many rounds. Inlined into each processor's version.
-#[inline(always)]
-pub(crate) fn assign(
-    image: &Planes,
-    (width, height): (usize, usize),
-    grid: &Grid,
-    iterations: u32,
-    nearest: impl Fn(&mut Block, &[Candidate], usize, f32),
-) -> Vec<u32> {
-    let mut centres: Vec<Centre> = grid.centres.iter().map(|&(y, x)| Centre { y, x, lab: [0.0; 3] }).collect();
-    let step = grid.step_y.max(grid.step_x) as f32;
-    let nearness = 1.0 / (step * step);
-    let mut labels = vec![0_u32; width * height];
-    let (mut in_band, mut in_tile): (Vec<Candidate>, Vec<Candidate>) = (Vec::new(), Vec::new());
-    for _ in 0..iterations {
-        for top in (0..height).step_by(BAND) {
-            let band = top..(top + BAND).min(height);
-            in_band.clear();
-            for (label, &centre) in (0_u32..).zip(&centres) {
-                let rows = window(centre.y, 2 * grid.step_y, height);
-                let columns = window(centre.x, 2 * grid.step_x, width);
-                if overlap(rows, &band) {
-                    in_band.push(Candidate { label, centre, rows, columns });
-                }
-            }
-            for left in (0..width).step_by(BLOCK) {
-                let block = left..(left + BLOCK).min(width);
-                in_tile.clear();
-                for candidate in &in_band {
-                    if overlap(candidate.columns, &block) {
-                        in_tile.push(*candidate);
-                    }
-                }
-                for y in band.clone() {
-                    let line = y * width + block.start..y * width + block.end;
-                    let mut pixels = Block::load(image, &line, block.start, &labels[line.clone()]);
-                    nearest(&mut pixels, &in_tile, y, nearness);
-                    match labels[line.clone()].first_chunk_mut() {
-                        Some(whole) => *whole = pixels.labels,
-                        None => labels[line.clone()].copy_from_slice(&pixels.labels[..line.len()]),
-                    }
-                }
-            }
-        }
-        update(image, width, &labels, &mut centres);
-    }
-    labels
-}
-
-/// A centre, and the pixels that are compared with it.
+/// A centre: place in pixels and scaled Lab; and the pixels that are compared with it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidate {
     pub(crate) label: u32,
-    pub(crate) centre: Centre,
+    pub(crate) y: f32,
+    pub(crate) x: f32,
+    pub(crate) lab: [f32; 3],
     /// First row, and the one after the last.
     pub(crate) rows: [f32; 2],
     /// First column, and the one after the last.
@@ -84,94 +23,244 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
+    /// Nobody's.
+    pub(crate) const NONE: Self =
+        Self { label: 0, y: f32::INFINITY, x: f32::INFINITY, lab: [0.0; 3], rows: [0.0; 2], columns: [0.0; 2] };
+}
+
+/// Sums over a centre's pixels: l, a, b, y, x and their number. Float64, so that their order does not show in float32.
+type Sums = [f64; 6];
+
+/// What is worked out for a square of tiles.
+#[derive(Default)]
+struct Room {
+    groups: Vec<Group>,
+    /// Of each tile: how far its pixels can be from the nearest centre.
+    bounds: Vec<f32>,
+    /// For each group, for each tile.
+    plan: Vec<Worthwhile>,
+}
+
+/// The state between rounds.
+struct Clusters<'a> {
+    picture: &'a Tiles,
+    grid: &'a Grid,
+    centres: Vec<Candidate>,
+    sums: Vec<Sums>,
+    /// Of each tile's pixels.
+    labels: Vec<[u32; LANES]>,
+}
+
+/// Labels, row-major, by nearest centre after so many rounds. Inlined into each processor's version.
+#[inline(always)]
+pub(crate) fn assign<V: Lanes>(picture: &Tiles, grid: &Grid, iterations: u32) -> Vec<u32> {
+    let mut clusters = Clusters::start(picture, grid);
+    let step = grid.step_y.max(grid.step_x) as f32;
+    let nearness = 1.0 / (step * step);
+    let mut room = Room::default();
+    for _ in 0..iterations {
+        clusters.round::<V>(nearness, &mut room);
+        clusters.update();
+    }
+    clusters.flat()
+}
+
+impl<'a> Clusters<'a> {
+    /// Every pixel at the centre of its place in the grid: the guess that the first round starts from.
+    fn start(picture: &'a Tiles, grid: &'a Grid) -> Self {
+        let centres = (0_u32..).zip(&grid.centres).map(|(label, &(y, x))| Candidate { label, y, x, ..Candidate::NONE });
+        let guess = |top: usize, left: usize| std::array::from_fn(|i| grid.nearest(top + i / SIDE, left + i % SIDE));
+        let places = (0..picture.tiles.len()).map(|at| picture.place(at));
+        let mut clusters = Self {
+            picture,
+            grid,
+            centres: centres.collect(),
+            sums: vec![Sums::default(); grid.centres.len()],
+            labels: places.map(|(top, left)| guess(top, left)).collect(),
+        };
+        for (at, tile) in picture.tiles.iter().enumerate() {
+            let (place, labels) = (picture.place(at), clusters.labels[at]);
+            for lane in (0..LANES).filter(|&lane| picture.holds(place, lane)) {
+                add(&mut clusters.sums[labels[lane] as usize], tile, place, lane, 1.0);
+            }
+        }
+        clusters.look();
+        clusters
+    }
+
+    /// Sets what each centre is compared with.
+    fn look(&mut self) {
+        let (grid, picture) = (self.grid, self.picture);
+        for centre in &mut self.centres {
+            centre.rows = window(centre.y, 2 * grid.step_y, picture.height);
+            centre.columns = window(centre.x, 2 * grid.step_x, picture.width);
+        }
+    }
+
     #[inline(always)]
-    pub(crate) fn reaches(&self, row: f32) -> bool {
-        (row >= self.rows[0]) & (row < self.rows[1])
+    fn round<V: Lanes>(&mut self, nearness: f32, room: &mut Room) {
+        let (across, down) = (self.picture.across, self.picture.tiles.len() / self.picture.across);
+        for top in (0..down).step_by(SQUARE) {
+            let rows = top..(top + SQUARE).min(down);
+            for left in (0..across).step_by(SQUARE) {
+                let columns = left..(left + SQUARE).min(across);
+                gather(&self.centres, &rows, &columns, &mut room.groups);
+                // First what to compare, for all tiles, then the comparisons: the processor foresees the one, hardly the other.
+                self.plan::<V>(&rows, &columns, nearness, room);
+                let places = rows.clone().flat_map(|row| columns.clone().map(move |column| row * across + column));
+                for (index, at) in places.enumerate() {
+                    self.settle::<V>(at, nearness, &room.groups, &room.plan[index..], rows.len() * columns.len());
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn pixels<V: Lanes>(&self, at: usize, nearness: f32) -> Pixels<V> {
+        let picture = self.picture;
+        Pixels::new(&picture.tiles[at], picture.place(at), (picture.height - 1, picture.width - 1), nearness)
+    }
+
+    /// Lists what the pixels of each tile must be compared with.
+    #[inline(always)]
+    fn plan<V: Lanes>(&self, rows: &Range<usize>, columns: &Range<usize>, nearness: f32, room: &mut Room) {
+        let Tiles { width, height, across, tiles } = self.picture;
+        room.bounds.clear();
+        for row in rows.clone() {
+            for column in columns.clone() {
+                room.bounds.push(self.bound::<V>(row * across + column, nearness));
+            }
+        }
+        room.plan.clear();
+        for group in &room.groups {
+            let mut reach = [Reach::<V>::of_column(group, SIDE * columns.start, width - 1); SQUARE];
+            for (reach, column) in reach.iter_mut().zip(columns.clone()) {
+                *reach = Reach::of_column(group, SIDE * column, width - 1);
+            }
+            let mut bounds = room.bounds.iter();
+            for row in rows.clone() {
+                let down = Reach::<V>::of_row(group, SIDE * row, height - 1);
+                for ((tile, reach), &bound) in tiles[row * across..][columns.clone()].iter().zip(&reach).zip(&mut bounds) {
+                    room.plan.push(Worthwhile::new(tile, group, (&down, reach), nearness, bound));
+                }
+            }
+        }
+    }
+
+    /// The farthest that a tile's pixel can be from the nearest centre: what was nearest before is near now.
+    #[inline(always)]
+    fn bound<V: Lanes>(&self, at: usize, nearness: f32) -> f32 {
+        let pixels = self.pixels::<V>(at, nearness);
+        let [first, .., last] = self.labels[at];
+        let (first, last) = (&self.centres[first as usize], &self.centres[last as usize]);
+        pixels.near(first).min(pixels.near(last)).greatest()
+    }
+
+    /// Labels a tile's pixels, and moves those with another label than before from sum to sum.
+    #[inline(always)]
+    fn settle<V: Lanes>(&mut self, at: usize, nearness: f32, groups: &[Group], plan: &[Worthwhile], step: usize) {
+        let before = self.labels[at];
+        let (old, pixels) = (V::load(&before.map(f32::from_bits)), self.pixels::<V>(at, nearness));
+        let new = nearest(&pixels, old, groups, plan, step);
+        let mut moved = new.differ(old);
+        if moved == 0 {
+            return;
+        }
+        let after = new.store().map(f32::to_bits);
+        self.labels[at] = after;
+        let (picture, place) = (self.picture, self.picture.place(at));
+        while moved != 0 {
+            let lane = moved.trailing_zeros() as usize;
+            moved &= moved - 1;
+            if picture.holds(place, lane) {
+                add(&mut self.sums[before[lane] as usize], &picture.tiles[at], place, lane, -1.0);
+                add(&mut self.sums[after[lane] as usize], &picture.tiles[at], place, lane, 1.0);
+            }
+        }
+    }
+
+    /// Moves every centre to the mean of its pixels; one without pixels stays.
+    fn update(&mut self) {
+        for (centre, &[l, a, b, y, x, pixels]) in self.centres.iter_mut().zip(&self.sums) {
+            if pixels > 0.0 {
+                let mean = |total: f64| (total / pixels) as f32;
+                *centre = Candidate { y: mean(y), x: mean(x), lab: [mean(l), mean(a), mean(b)], ..*centre };
+            }
+        }
+        self.look();
+    }
+
+    /// The labels, row by row.
+    fn flat(&self) -> Vec<u32> {
+        let Tiles { width, height, across, .. } = *self.picture;
+        let mut out = Vec::with_capacity(width * height);
+        for y in 0..height {
+            let row = &self.labels[y / SIDE * across..][..across];
+            out.extend(row.iter().flat_map(|labels| &labels[y % SIDE * SIDE..][..SIDE]).take(width));
+        }
+        out
     }
 }
 
-/// Neighbours in a row: colour, column and label. What lies beyond the picture's edge has any.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Block {
-    pub(crate) lab: [[f32; BLOCK]; 3],
-    pub(crate) x: [f32; BLOCK],
-    pub(crate) labels: [u32; BLOCK],
-}
-
-impl Block {
-    #[inline(always)]
-    fn load(image: &Planes, line: &Range<usize>, left: usize, labels: &[u32]) -> Self {
-        let load = |plane: &[f32]| filled(&plane[line.clone()]);
-        let x = std::array::from_fn(|i| (left + i) as f32);
-        Self { lab: [load(&image.l), load(&image.a), load(&image.b)], x, labels: filled(labels) }
+/// The candidates of a square of tiles, in the order of their labels.
+fn gather(centres: &[Candidate], rows: &Range<usize>, columns: &Range<usize>, groups: &mut Vec<Group>) {
+    let overlap = |[from, to]: [f32; 2], tiles: &Range<usize>| {
+        from < (SIDE * tiles.end) as f32 && ((SIDE * tiles.start) as f32) < to
+    };
+    let (mut some, mut count) = ([Candidate::NONE; LANES], 0);
+    groups.clear();
+    for centre in centres.iter().filter(|c| overlap(c.rows, rows) && overlap(c.columns, columns)) {
+        some[count] = *centre;
+        count += 1;
+        if count == LANES {
+            groups.push(Group::new(&some));
+            count = 0;
+        }
+    }
+    if count > 0 {
+        groups.push(Group::new(&some[..count]));
     }
 }
 
-/// Up to a block of values, as a block.
+/// Labels of a tile's pixels; of equally near centres the first. A pixel that no centre reaches keeps its label.
 #[inline(always)]
-fn filled<T: Copy + Default>(values: &[T]) -> [T; BLOCK] {
-    values.first_chunk().copied().unwrap_or_else(|| {
-        let mut block = [T::default(); BLOCK];
-        block[..values.len()].copy_from_slice(values);
-        block
-    })
-}
-
-#[inline(always)]
-fn overlap([from, to]: [f32; 2], pixels: &Range<usize>) -> bool {
-    from < pixels.end as f32 && (pixels.start as f32) < to
+fn nearest<V: Lanes>(
+    pixels: &Pixels<V>,
+    before: V,
+    groups: &[Group],
+    plan: &[Worthwhile],
+    step: usize,
+) -> V {
+    let (mut least, mut found) = (V::splat(f32::MAX), before);
+    for (group, &Worthwhile { mut all, partial }) in groups.iter().zip(plan.iter().step_by(step)) {
+        while all != 0 {
+            let at = all.trailing_zeros() as usize;
+            all &= all - 1;
+            let centre = &group.members[at];
+            let distance = pixels.distance(centre);
+            let mut closer = distance.less(least);
+            if partial >> at & 1 == 1 {
+                closer = V::both(closer, pixels.inside(centre));
+            }
+            least = V::choose(closer, distance, least);
+            found = V::choose(closer, V::splat(f32::from_bits(centre.label)), found);
+        }
+    }
+    found
 }
 
 /// Pixels within `reach` of a centre's coordinate, inside the picture: the first, and the one after the last.
-#[inline(always)]
 fn window(at: f32, reach: usize, size: usize) -> [f32; 2] {
     let from = (at - reach as f32).max(0.0).trunc();
     let to = (at + reach as f32 + 1.0).min(size as f32).trunc();
     [from, to]
 }
 
-/// Labels of a block in row `y`; of equally near centres the first. A pixel that no centre reaches keeps its label. simd.rs has
-/// the same in the processor's own words.
-#[inline(always)]
-pub(crate) fn nearest(block: &mut Block, candidates: &[Candidate], y: usize, nearness: f32) {
-    let mut least = [f32::MAX; BLOCK];
-    let row = y as f32;
-    for candidate in candidates.iter().filter(|c| c.reaches(row)) {
-        let Centre { y: cy, x: cx, lab: [cl, ca, cb] } = candidate.centre;
-        let [from, to] = candidate.columns;
-        let dy = cy - row;
-        for (i, least) in least.iter_mut().enumerate() {
-            let (x, [l, a, b]) = (block.x[i], block.lab.map(|plane| plane[i]));
-            let (dx, dl, da, db) = (cx - x, l - cl, a - ca, b - cb);
-            let distance = (dy * dy + dx * dx) * nearness + (dl * dl + da * da + db * db);
-            if distance < *least && x >= from && x < to {
-                *least = distance;
-                block.labels[i] = candidate.label;
-            }
-        }
-    }
-}
-
-/// Moves every centre to the mean of its pixels; one without pixels stays.
-#[inline(always)]
-fn update(image: &Planes, width: usize, labels: &[u32], centres: &mut [Centre]) {
-    let mut sums = vec![[Sums::default(); TURNS]; centres.len()];
-    let rows = labels.chunks_exact(width).zip(image.l.chunks_exact(width)).zip(image.a.chunks_exact(width));
-    for (y, (((labels, l), a), b)) in rows.zip(image.b.chunks_exact(width)).enumerate() {
-        for (x, (((&label, &l), &a), &b)) in labels.iter().zip(l).zip(a).zip(b).enumerate() {
-            let sum = &mut sums[label as usize][x % TURNS];
-            let pixel = [l, a, b, y as f32, x as f32, 1.0];
-            for (total, value) in sum.iter_mut().zip(pixel) {
-                *total += f64::from(value);
-            }
-        }
-    }
-    for (centre, turns) in centres.iter_mut().zip(&sums) {
-        let [l, a, b, y, x, pixels] = std::array::from_fn(|i| turns.iter().map(|sum| sum[i]).sum::<f64>());
-        if pixels == 0.0 {
-            continue;
-        }
-        let mean = |total: f64| (total / pixels) as f32;
-        *centre = Centre { y: mean(y), x: mean(x), lab: [mean(l), mean(a), mean(b)] };
+/// Adds a pixel to a sum, `sign` times.
+fn add(sum: &mut Sums, tile: &Tile, (top, left): (usize, usize), lane: usize, sign: f64) {
+    let [l, a, b] = tile.lab.each_ref().map(|plane| f64::from(plane[lane]));
+    let pixel = [l, a, b, (top + lane / SIDE) as f64, (left + lane % SIDE) as f64, 1.0];
+    for (total, value) in sum.iter_mut().zip(pixel) {
+        *total += sign * value;
     }
 }

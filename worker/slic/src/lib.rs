@@ -10,6 +10,7 @@ mod connect;
 mod grid;
 mod iterate;
 mod simd;
+mod tile;
 
 /// What to ask of SLIC.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,9 +50,9 @@ pub fn segment(rgb: &[u8], width: usize, height: usize, options: &Options) -> La
     if pixels == 0 || rgb.len() < 3 * pixels {
         return Labels { labels: Vec::new(), count: 0 };
     }
-    let image = simd::lab(&rgb[..3 * pixels], 1.0 / options.compactness);
     let grid = grid::centres(width, height, options.segments.max(1));
-    let labels = simd::assign(&image, width, height, &grid, options.iterations);
+    let (rgb, weight, iterations) = (&rgb[..3 * pixels], 1.0 / options.compactness, options.iterations);
+    let labels = simd::Task { rgb, width, height, weight, grid: &grid, iterations }.run();
     let segment_size = pixels as f64 / grid.centres.len() as f64;
     connect::enforce(&labels, width, height, (0.5 * segment_size) as usize, (3.0 * segment_size) as usize)
 }
