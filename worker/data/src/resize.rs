@@ -1,10 +1,11 @@
 //! Bicubic resize with antialiasing, as Pillow's `BICUBIC` (a = -0.5) on the cropped picture, into planes.
 //!
-//! Rows are blended first, then pixels along them; all in float32 and in one order of sums, so that every processor gives
-//! the same bytes. Pillow rounds to bytes after each of the two passes, so a value may differ from its by about one of 255.
+//! Rows are blended first, then pixels along them, in 16-bit integers, so that every processor gives the same bytes. Values keep
+//! six bits beyond a byte's and are clipped after each pass, as Pillow does, which rounds to bytes there: a value may differ from
+//! its by about one of 255.
 
 use crate::decode::{Canvas, MARGIN};
-use crate::simd::{Kernel, fold};
+use crate::simd::Kernel;
 
 /// A box in pixels of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,15 +23,22 @@ impl Crop {
     }
 }
 
-/// Values that are worked on together: one register of AVX-512, two of AVX2.
-const LANES: usize = 16;
 /// Values of a pixel.
 const CHANNELS: usize = 4;
-/// Rows of the result that share the loads of weights.
-const ROWS: usize = 4;
-/// Bytes of a row that are blended together; the canvas' margin holds as many.
-const STRIP: usize = 64;
-const _: () = assert!(STRIP <= MARGIN);
+/// Rows of the result that are worked on together.
+const ROWS: usize = 8;
+/// Pixels of a row that are blended together. The canvas' margin holds as many.
+const STRIP: usize = 16;
+const _: () = assert!(STRIP * CHANNELS <= MARGIN);
+
+/// A weight of one.
+const ONE: i16 = 1 << 14;
+/// What a source value is shifted by. Bytes are centred first, so that they fill 16 bits.
+const SOURCE_BITS: u32 = 8;
+/// The same of sums of source values times weights, of which 16 bits are cut off.
+const LEVEL_BITS: u32 = 6;
+const BLACK: i16 = -128 << LEVEL_BITS;
+const WHITE: i16 = 127 << LEVEL_BITS;
 
 /// Weights of one direction's source pixels for each pixel of the result.
 #[derive(Default)]
@@ -43,38 +51,57 @@ struct Table {
     counts: Vec<usize>,
     /// Source pixels that [`ROWS`] pixels of the result need together, at most.
     span: usize,
-    /// `taps` times `repeat` for each pixel of the result.
-    weights: Vec<f32>,
+    /// `taps` for each pixel of the result.
+    weights: Vec<i16>,
+    /// What makes up for the bits that are cut off: half a bit for each product that has some.
+    lost: Vec<i16>,
+    /// A pixel's weights before they are rounded.
+    exact: Vec<f64>,
 }
 
 impl Table {
-    /// Fits `from` pixels to `to` (Pillow's `precompute_coeffs`). Each weight stands `repeat` times, their number is a multiple
-    /// of `multiple`, and the result is `mirrored` when asked.
-    fn fit(&mut self, from: usize, to: usize, repeat: usize, multiple: usize, mirrored: bool) {
+    /// Fits `from` pixels to `to` (Pillow's `precompute_coeffs`); the result is `mirrored` when asked.
+    #[inline(always)]
+    fn fit(&mut self, from: usize, to: usize, mirrored: bool) {
         let scale = from as f64 / to as f64;
         let stretch = scale.max(1.0);
         let support = 2.0 * stretch;
-        self.taps = (2 * support.ceil() as usize + 1).min(from).next_multiple_of(multiple);
+        self.taps = (2 * support.ceil() as usize + 1).min(from);
         self.first.clear();
         self.counts.clear();
+        self.lost.clear();
         self.weights.clear();
-        self.weights.resize(to * self.taps * repeat, 0.0);
-        for (index, weights) in self.weights.chunks_exact_mut(self.taps * repeat).enumerate() {
+        self.weights.resize(to * self.taps, 0);
+        for (index, weights) in self.weights.chunks_exact_mut(self.taps).enumerate() {
             let at = if mirrored { to - 1 - index } else { index };
             let centre = (at as f64 + 0.5) * scale;
             let begin = (centre - support + 0.5).max(0.0) as usize;
             let end = ((centre + support + 0.5) as usize).min(from);
             let weight = |pixel: usize| cubic((pixel as f64 - centre + 0.5) / stretch);
-            let sum: f64 = (begin..end).map(weight).sum();
-            for (pixel, weights) in (begin..end).zip(weights.chunks_exact_mut(repeat)) {
-                weights.fill((weight(pixel) / sum) as f32);
-            }
+            self.exact.clear();
+            self.exact.extend((begin..end).map(weight));
+            rounded(&self.exact, weights);
             self.first.push(begin);
             self.counts.push(end - begin);
+            self.lost.push((weights.iter().filter(|&&weight| weight != 0 && weight != ONE).count() / 2) as i16);
         }
         let last = |top: usize| (top + ROWS - 1).min(to - 1);
         let span = |top: usize| (self.first[last(top)] + self.counts[last(top)]).saturating_sub(self.first[top]);
         self.span = (0..to).step_by(ROWS).map(span).max().unwrap_or(0);
+    }
+}
+
+/// Weights in proportion to the exact ones, and of sum one: the greatest bears what rounding leaves over.
+#[inline(always)]
+fn rounded(exact: &[f64], weights: &mut [i16]) {
+    let scale = f64::from(ONE) / exact.iter().sum::<f64>();
+    let mut rest = ONE;
+    for (weight, exact) in weights.iter_mut().zip(exact) {
+        *weight = (exact * scale).round_ties_even() as i16;
+        rest -= *weight;
+    }
+    if let Some(greatest) = weights.iter_mut().max_by_key(|weight| **weight) {
+        *greatest += rest;
     }
 }
 
@@ -90,23 +117,26 @@ fn cubic(x: f64) -> f64 {
     }
 }
 
+/// Pixels one below the other.
+type Column = [[i16; CHANNELS]; ROWS];
+
 /// A resizer with its buffers, one per thread.
 #[derive(Default)]
 pub(crate) struct Scaler {
     across: Table,
     down: Table,
-    /// Rows of the source as numbers, each at its place of a ring.
-    ring: Vec<f32>,
-    /// Blended rows of the source.
-    lines: Vec<f32>,
-    /// A row of the result: sums that still must be added up for each pixel.
-    sums: Vec<[f32; LANES]>,
-    /// The same, added up.
-    pixels: Vec<[f32; CHANNELS]>,
+    /// Rows of the source around zero, each at its place of a ring.
+    ring: Vec<i16>,
+    /// Blended rows, pixel by pixel.
+    columns: Vec<Column>,
+    /// Rows of the result, pixel by pixel.
+    pixels: Vec<Column>,
+    /// The same, row by row, a pixel in each word.
+    lines: Vec<u64>,
 }
 
 impl Scaler {
-    /// Gets ready for a crop of so many pixels; the work itself is the kernel's.
+    /// Gets ready for a crop; the work itself is the kernel's.
     pub(crate) fn prepare<'a>(
         &'a mut self,
         canvas: &'a Canvas,
@@ -115,16 +145,7 @@ impl Scaler {
         mirrored: bool,
         planes: &'a mut [f32],
     ) -> Resize<'a> {
-        self.across.fit(crop.width as usize, side, CHANNELS, LANES / CHANNELS, mirrored);
-        self.down.fit(crop.height as usize, side, 1, 1, false);
-        // Weights beyond the last pixel are zero, but what they weigh must be a number.
-        let line = (CHANNELS * crop.width as usize).next_multiple_of(STRIP) + CHANNELS * self.across.taps;
-        self.lines.clear();
-        self.lines.resize(ROWS * line, 0.0);
-        self.ring.resize(self.down.span * line, 0.0);
-        self.sums.resize(ROWS * side, [0.0; LANES]);
-        self.pixels.resize(side, [0.0; CHANNELS]);
-        Resize { scaler: self, canvas, crop, side, line, planes }
+        Resize { scaler: self, canvas, crop, side, mirrored, planes }
     }
 }
 
@@ -134,122 +155,127 @@ pub(crate) struct Resize<'a> {
     canvas: &'a Canvas,
     crop: Crop,
     side: usize,
-    /// Values of a line.
-    line: usize,
+    mirrored: bool,
     planes: &'a mut [f32],
 }
 
 impl Kernel for Resize<'_> {
     #[inline(always)]
     fn run(self) {
-        let Self { scaler, canvas, crop, side, line, planes } = self;
-        let Scaler { across, down, ring, lines, sums, pixels } = scaler;
+        let Self { scaler, canvas, crop, side, mirrored, planes } = self;
+        let Scaler { across, down, ring, columns, pixels, lines } = scaler;
+        across.fit(crop.width as usize, side, mirrored);
+        down.fit(crop.height as usize, side, false);
         let stride = CHANNELS * canvas.width as usize;
         let corner = crop.top as usize * stride + CHANNELS * crop.left as usize;
         let bytes = &canvas.with_margin()[corner..];
         // The last strip may end beyond the crop: whatever is there meets weights of zero.
-        let length = (CHANNELS * crop.width as usize).next_multiple_of(STRIP);
-        let place = |row: usize| row % down.span * line;
+        let length = (CHANNELS * crop.width as usize).next_multiple_of(STRIP * CHANNELS);
+        ring.resize(down.span * length, 0);
+        columns.resize(length / CHANNELS + across.taps, Column::default());
+        pixels.resize(side, Column::default());
+        lines.resize(ROWS * side, 0);
         let mut next = 0;
         for top in (0..side).step_by(ROWS) {
-            let rows = ROWS.min(side - top);
-            let end = down.first[top + rows - 1] + down.counts[top + rows - 1];
+            let rows = top..(top + ROWS).min(side);
+            let end = down.first[rows.end - 1] + down.counts[rows.end - 1];
             for row in next..end {
-                numbers(&bytes[row * stride..][..length], &mut ring[place(row)..][..length]);
+                centred(&bytes[row * stride..][..length], &mut ring[row % down.span * length..][..length]);
             }
             next = end;
-            // A strip of the rows' sources stays in the fastest cache while all of them are blended.
-            for at in (0..length).step_by(STRIP) {
-                for row in 0..rows {
-                    let (first, count) = (down.first[top + row], down.counts[top + row]);
-                    let weights = &down.weights[(top + row) * down.taps..][..count];
-                    let mut from = place(first) + at;
-                    let mut sum = [0.0_f32; STRIP];
-                    for &weight in weights {
-                        for (sum, &value) in sum.iter_mut().zip(&ring[from..][..STRIP]) {
-                            *sum += value * weight;
-                        }
-                        from += line;
-                        if from >= down.span * line {
-                            from -= down.span * line;
-                        }
+            for (at, columns) in (0..length).step_by(STRIP * CHANNELS).zip(columns.chunks_exact_mut(STRIP)) {
+                // The strip of the rows stays in the fastest cache while all of them are blended.
+                let mut blended = [[[0; CHANNELS]; STRIP]; ROWS];
+                for (blended, row) in blended.iter_mut().zip(rows.clone()) {
+                    let weights = (&down.weights[row * down.taps..][..down.counts[row]], down.lost[row]);
+                    blend(ring, length, (down.first[row] % down.span, at), weights, blended.as_flattened_mut());
+                }
+                for (x, column) in columns.iter_mut().enumerate() {
+                    for (row, pixel) in column.iter_mut().enumerate() {
+                        *pixel = blended[row][x];
                     }
-                    lines[row * line + at..][..STRIP].copy_from_slice(&sum);
                 }
             }
-            match across.taps * CHANNELS / LANES {
-                1 => along::<1>(across, lines, line, sums),
-                2 => along::<2>(across, lines, line, sums),
-                3 => along::<3>(across, lines, line, sums),
-                4 => along::<4>(across, lines, line, sums),
-                _ => along_many(across, lines, line, sums),
-            }
-            for row in 0..rows {
-                for (pixel, sum) in pixels.iter_mut().zip(&sums[row * side..]) {
-                    *pixel = fold(sum);
+            along(across, columns, pixels);
+            for (x, column) in pixels.iter().enumerate() {
+                for (row, pixel) in column.iter().enumerate() {
+                    lines[row * side + x] = word(pixel);
                 }
-                deal(pixels, (top + row) * side, side, planes);
+            }
+            for (row, line) in rows.zip(lines.chunks_exact(side)) {
+                deal(line, row * side, side, planes);
             }
         }
     }
 }
 
+/// Bytes as numbers around zero.
 #[inline(always)]
-fn numbers(bytes: &[u8], target: &mut [f32]) {
+fn centred(bytes: &[u8], target: &mut [i16]) {
     for (target, &byte) in target.iter_mut().zip(bytes) {
-        *target = f32::from(byte);
+        *target = (i16::from(byte) - 128) << SOURCE_BITS;
     }
 }
 
-/// Weighted sums of pixels along all lines, of every fourth pixel apart: a whole register goes to memory, or the compiler makes
-/// four small ones. `REGISTERS` hold the weights of a pixel.
 #[inline(always)]
-fn along<const REGISTERS: usize>(across: &Table, lines: &[f32], line: usize, sums: &mut [[f32; LANES]]) {
-    let side = across.first.len();
-    let (weights, _) = across.weights.as_chunks::<LANES>();
-    let (weights, _) = weights.as_chunks::<REGISTERS>();
-    for (x, (&first, weights)) in across.first.iter().zip(weights).enumerate() {
-        for row in 0..ROWS {
-            let (source, _) = lines[row * line + CHANNELS * first..][..REGISTERS * LANES].as_chunks::<LANES>();
-            let mut sum = [0.0_f32; LANES];
-            for (source, weights) in source.iter().zip(weights) {
-                for (sum, (&value, &weight)) in sum.iter_mut().zip(source.iter().zip(weights)) {
-                    *sum += value * weight;
-                }
+fn add<const N: usize>(sums: &mut [i16; N], values: &[i16; N], weight: i16) {
+    for (sum, &value) in sums.iter_mut().zip(values) {
+        *sum = sum.saturating_add(((i32::from(value) * i32::from(weight)) >> 16) as i16);
+    }
+}
+
+/// A strip's weighted sum over the ring's rows from `row` on, from black to white, as a source for the next pass.
+#[inline(always)]
+fn blend(ring: &[i16], length: usize, (row, at): (usize, usize), (weights, lost): (&[i16], i16), target: &mut [i16]) {
+    let mut sums = [lost; STRIP * CHANNELS];
+    let mut from = row * length + at;
+    for &weight in weights {
+        if let Some(values) = ring[from..].first_chunk() {
+            add(&mut sums, values, weight);
+        }
+        from += length;
+        if from >= ring.len() {
+            from -= ring.len();
+        }
+    }
+    for (target, &sum) in target.iter_mut().zip(&sums) {
+        *target = sum.clamp(BLACK, WHITE) << (SOURCE_BITS - LEVEL_BITS);
+    }
+}
+
+/// Weighted sums of columns, clipped, above black.
+#[inline(always)]
+fn along(across: &Table, columns: &[Column], pixels: &mut [Column]) {
+    let weights = across.weights.chunks_exact(across.taps);
+    for (((pixel, weights), &first), &lost) in pixels.iter_mut().zip(weights).zip(&across.first).zip(&across.lost) {
+        let mut sums = [lost; ROWS * CHANNELS];
+        for (&weight, column) in weights.iter().zip(&columns[first..]) {
+            if let Some(values) = column.as_flattened().first_chunk() {
+                add(&mut sums, values, weight);
             }
-            sums[row * side + x] = sum;
+        }
+        for (value, &sum) in pixel.as_flattened_mut().iter_mut().zip(&sums) {
+            *value = sum.clamp(BLACK, WHITE) - BLACK;
         }
     }
 }
 
-/// As [`along`], for large pictures.
+/// A pixel's values above black, the first in the lowest bits.
 #[inline(always)]
-fn along_many(across: &Table, lines: &[f32], line: usize, sums: &mut [[f32; LANES]]) {
-    let (side, reach) = (across.first.len(), CHANNELS * across.taps);
-    for (x, &first) in across.first.iter().enumerate() {
-        let (weights, _) = across.weights[x * reach..][..reach].as_chunks::<LANES>();
-        for row in 0..ROWS {
-            let (source, _) = lines[row * line + CHANNELS * first..][..reach].as_chunks::<LANES>();
-            let mut sum = [0.0_f32; LANES];
-            for (source, weights) in source.iter().zip(weights) {
-                for (sum, (&value, &weight)) in sum.iter_mut().zip(source.iter().zip(weights)) {
-                    *sum += value * weight;
-                }
-            }
-            sums[row * side + x] = sum;
-        }
-    }
+fn word(pixel: &[i16; CHANNELS]) -> u64 {
+    let part = |channel: usize| u64::from(pixel[channel].cast_unsigned()) << (16 * channel);
+    part(0) | part(1) | part(2) | part(3)
 }
 
-/// Deals a row of pixels to the three planes, from bytes' range to [0, 1].
+/// Deals a row of the result to the three planes, in [0, 1].
 #[inline(always)]
-fn deal(row: &[[f32; CHANNELS]], at: usize, side: usize, planes: &mut [f32]) {
+fn deal(line: &[u64], at: usize, side: usize, planes: &mut [f32]) {
     let (red, rest) = planes.split_at_mut(side * side);
     let (green, blue) = rest.split_at_mut(side * side);
     let targets = red[at..][..side].iter_mut().zip(&mut green[at..][..side]).zip(&mut blue[at..][..side]);
-    let unit = |value: f32| value.clamp(0.0, 255.0) * (1.0 / 255.0);
-    for (pixel, ((red, green), blue)) in row.iter().zip(targets) {
-        (*red, *green, *blue) = (unit(pixel[0]), unit(pixel[1]), unit(pixel[2]));
+    let unit = |value: u64| (value as u32 & 0xffff).cast_signed() as f32 * (1.0 / f32::from(WHITE - BLACK));
+    for (&word, ((red, green), blue)) in line.iter().zip(targets) {
+        (*red, *green, *blue) = (unit(word), unit(word >> 16), unit(word >> 32));
     }
 }
 
@@ -314,8 +340,9 @@ mod tests {
         for crop in [Crop { left: 3, top: 1, width: 20, height: 25 }, Crop { left: 49, top: 29, width: 1, height: 1 }] {
             let planes = resized(Level::best(), &canvas, crop, 32, false);
             for (channel, plane) in planes.chunks_exact(32 * 32).enumerate() {
-                let wanted = (77 + channel) as f32 / 255.0;
-                assert!(plane.iter().all(|v| (v - wanted).abs() < 1e-5), "{crop:?} {channel}");
+                // Products are cut off at a 64th of a level; a fifth of a level is what they may add up to.
+                let (wanted, bound) = ((77 + channel) as f32 / 255.0, 0.2 / 255.0);
+                assert!(plane.iter().all(|v| (v - wanted).abs() < bound), "{crop:?} {channel}");
             }
         }
     }
@@ -334,8 +361,19 @@ mod tests {
             }
             let mirrored = resized(Level::best(), &canvas, crop, side, true);
             for (row, other) in plain.chunks_exact(side).zip(mirrored.chunks_exact(side)) {
-                assert!(row.iter().rev().zip(other).all(|(a, b)| (a - b).abs() < 1e-5));
+                assert!(row.iter().rev().eq(other), "{crop:?}");
             }
+        }
+    }
+
+    #[test]
+    fn black_and_white_are_reached_and_not_left() {
+        // Edges overshoot on both sides.
+        let canvas = Canvas::filled(40, 40, |x, y| if (x / 10 + y / 10) % 2 == 0 { [0; 3] } else { [255; 3] });
+        for side in [16, 64] {
+            let planes = resized(Level::best(), &canvas, Crop::whole(&canvas), side, false);
+            let (least, most) = planes.iter().fold((1.0_f32, 0.0_f32), |(a, b), &v| (a.min(v), b.max(v)));
+            assert_eq!((least, most), (0.0, 1.0), "{side}");
         }
     }
 

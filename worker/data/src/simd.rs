@@ -59,26 +59,6 @@ impl Level {
     }
 }
 
-/// Adds up four times four values: of [a, b, c, d], (a + c) + (b + d). In the processor's own words, because the compiler
-/// would gather single values across many of them.
-#[inline(always)]
-pub(crate) fn fold(values: &[f32; 16]) -> [f32; 4] {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_mm_add_ps, _mm_loadu_ps, _mm_storeu_ps};
-        let mut out = [0.0; 4];
-        // SAFETY: every x86-64 processor has SSE; four values are there at 0, 4, 8 and 12, and in `out`.
-        unsafe {
-            let at = |index: usize| _mm_loadu_ps(values.as_ptr().add(index));
-            let sum = _mm_add_ps(_mm_add_ps(at(0), at(8)), _mm_add_ps(at(4), at(12)));
-            _mm_storeu_ps(out.as_mut_ptr(), sum);
-        }
-        out
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    std::array::from_fn(|i| (values[i] + values[i + 8]) + (values[i + 4] + values[i + 12]))
-}
-
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Kernel;

@@ -124,6 +124,13 @@ impl Kernel for Paint<'_> {
             mean = (sum / size as f64) as f32;
         }
         let Some(sigma) = look.blur else {
+            if look.jitter.is_none() && !look.grey {
+                for (channel, (plane, out)) in planes.chunks_exact(size).zip(out.chunks_exact_mut(size)).enumerate() {
+                    let finish = finish(channel, look.solarise);
+                    out.iter_mut().zip(plane).for_each(|(out, &value)| *out = finish(value));
+                }
+                return;
+            }
             for at in (0..size).step_by(STRIP) {
                 let mut strip = load(planes, size, at);
                 look.rest(mean, &mut strip);
@@ -152,13 +159,13 @@ impl Kernel for Paint<'_> {
 /// The strip of pixels from `at` on; what lies beyond the last pixel is black.
 #[inline(always)]
 fn load(planes: &[f32], size: usize, at: usize) -> Strip {
+    let [red, green, blue] = [0, 1, 2].map(|channel| &planes[channel * size..][..size][at..]);
+    if let (Some(red), Some(green), Some(blue)) = (red.first_chunk(), green.first_chunk(), blue.first_chunk()) {
+        return [*red, *green, *blue];
+    }
     let mut strip = [[0.0; STRIP]; 3];
-    for (channel, target) in strip.iter_mut().enumerate() {
-        let values = &planes[channel * size..][..size][at..];
-        match values.first_chunk() {
-            Some(values) => *target = *values,
-            None => target[..values.len()].copy_from_slice(values),
-        }
+    for (target, values) in strip.iter_mut().zip([red, green, blue]) {
+        target[..values.len()].copy_from_slice(values);
     }
     strip
 }

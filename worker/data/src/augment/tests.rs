@@ -115,10 +115,10 @@ fn each_operation_is_its_torchvision_twins() {
 #[test]
 fn pixels_are_those_that_were_recorded() {
     const GOLDEN: [(u64, u64, u64, View, u64); 4] = [
-        (0, 0, 0, View::First, 0x2bd0_5134_e4e9_358b),
-        (0, 0, 0, View::Second, 0x4fa8_f841_7e69_fc10),
-        (7, 3, 1_000_000, View::First, 0x55ee_0c5d_f953_d18f),
-        (7, 3, 1_000_001, View::Second, 0xadf7_aee7_024d_ac10),
+        (0, 0, 0, View::First, 0x2d93_ec38_5775_c84e),
+        (0, 0, 0, View::Second, 0xfeeb_2e4d_8daf_d327),
+        (7, 3, 1_000_000, View::First, 0xe87d_f965_54d2_c8d4),
+        (7, 3, 1_000_001, View::Second, 0x390e_eb70_8cb4_14e4),
     ];
     for level in Level::all() {
         // Lossless, so that all decoders give the same.
