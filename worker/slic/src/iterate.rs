@@ -140,7 +140,9 @@ impl<'a> Clusters<'a> {
             let mut bounds = room.bounds.iter();
             for row in rows.clone() {
                 let down = Reach::<V>::of_row(group, SIDE * row, height - 1);
-                for ((tile, reach), &bound) in tiles[row * across..][columns.clone()].iter().zip(&reach).zip(&mut bounds) {
+                for ((tile, reach), &bound) in
+                    tiles[row * across..][columns.clone()].iter().zip(&reach).zip(&mut bounds)
+                {
                     room.plan.push(Worthwhile::new(tile, group, (&down, reach), nearness, bound));
                 }
             }
@@ -224,13 +226,7 @@ fn gather(centres: &[Candidate], rows: &Range<usize>, columns: &Range<usize>, gr
 
 /// Labels of a tile's pixels; of equally near centres the first. A pixel that no centre reaches keeps its label.
 #[inline(always)]
-fn nearest<V: Lanes>(
-    pixels: &Pixels<V>,
-    before: V,
-    groups: &[Group],
-    plan: &[Worthwhile],
-    step: usize,
-) -> V {
+fn nearest<V: Lanes>(pixels: &Pixels<V>, before: V, groups: &[Group], plan: &[Worthwhile], step: usize) -> V {
     let (mut least, mut found) = (V::splat(f32::MAX), before);
     for (group, &Worthwhile { mut all, partial }) in groups.iter().zip(plan.iter().step_by(step)) {
         while all != 0 {

@@ -125,3 +125,63 @@ fn odd_pictures_are_segmented_without_trouble() {
     let found = segment(&flat, 40, 30, &Options::default());
     assert!(found.count > 20, "a flat picture is cut into squares, not {}", found.count);
 }
+
+/// The definition, pixel by pixel: nothing is left out, and sums are made anew in each round.
+fn by_definition(task: &simd::Task<'_>) -> Vec<u32> {
+    let picture = colour::lab::<[f32; tile::LANES]>(task.rgb, task.width, task.height, task.weight);
+    let pixel = |y: usize, x: usize| {
+        let tile = &picture.tiles[y / tile::SIDE * picture.across + x / tile::SIDE];
+        tile.lab.map(|plane| plane[y % tile::SIDE * tile::SIDE + x % tile::SIDE])
+    };
+    let step = task.grid.step_y.max(task.grid.step_x) as f32;
+    let nearness = 1.0 / (step * step);
+    let reach = |at: f32, step: usize, size: usize| {
+        let far = 2.0 * step as f32;
+        (at - far).max(0.0) as usize..(at + far + 1.0).min(size as f32) as usize
+    };
+    let mut centres: Vec<_> = task.grid.centres.iter().map(|&(y, x)| (y, x, [0.0; 3])).collect();
+    let mut labels = vec![0; task.width * task.height];
+    for _ in 0..task.iterations {
+        let mut least = vec![f32::MAX; labels.len()];
+        for (label, &(cy, cx, [cl, ca, cb])) in (0..).zip(&centres) {
+            for y in reach(cy, task.grid.step_y, task.height) {
+                for x in reach(cx, task.grid.step_x, task.width) {
+                    let ([l, a, b], at) = (pixel(y, x), y * task.width + x);
+                    let (dy, dx, dl, da, db) = (cy - y as f32, cx - x as f32, l - cl, a - ca, b - cb);
+                    let distance = (dy * dy + dx * dx) * nearness + (dl * dl + da * da + db * db);
+                    if distance < least[at] {
+                        (least[at], labels[at]) = (distance, label);
+                    }
+                }
+            }
+        }
+        let mut sums = vec![[0.0; 6]; centres.len()];
+        for (at, &label) in labels.iter().enumerate() {
+            let (y, x) = (at / task.width, at % task.width);
+            let [l, a, b] = pixel(y, x);
+            for (sum, value) in sums[label as usize].iter_mut().zip([y as f32, x as f32, l, a, b, 1.0]) {
+                *sum += f64::from(value);
+            }
+        }
+        for (centre, [y, x, l, a, b, count]) in centres.iter_mut().zip(sums).filter(|(_, sums)| sums[5] > 0.0) {
+            let mean = |sum: f64| (sum / count) as f32;
+            *centre = (mean(y), mean(x), [mean(l), mean(a), mean(b)]);
+        }
+    }
+    labels
+}
+
+#[test]
+fn no_centre_that_is_left_out_is_the_nearest() {
+    // Noise, whose tiles have all colours; a flat picture, where many centres are equally near; and a photograph.
+    let noise: Vec<u8> = (0..97 * 61 * 3_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let flat = vec![9; 130 * 77 * 3];
+    let photo = read(&format!("{}.png", PHOTOS[0]));
+    for (rgb, width, height) in [(&noise, 97, 61), (&flat, 130, 77), (&photo, SIDE, SIDE)] {
+        for segments in [40, 300] {
+            let grid = grid::centres(width, height, segments);
+            let task = simd::Task { rgb, width, height, weight: 0.1, grid: &grid, iterations: 5 };
+            assert!(task.run() == by_definition(&task), "{width} x {height}, {segments} segments");
+        }
+    }
+}

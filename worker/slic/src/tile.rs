@@ -96,7 +96,12 @@ pub(crate) struct Pixels<V> {
 impl<V: Lanes> Pixels<V> {
     /// `bottom` and `right` are the picture's last row and column.
     #[inline(always)]
-    pub(crate) fn new(tile: &Tile, (top, left): (usize, usize), (bottom, right): (usize, usize), nearness: f32) -> Self {
+    pub(crate) fn new(
+        tile: &Tile,
+        (top, left): (usize, usize),
+        (bottom, right): (usize, usize),
+        nearness: f32,
+    ) -> Self {
         let (rows, columns) = (span(top, bottom), span(left, right));
         Self {
             y: V::splat(rows[0]).add(V::load(&DOWN)).min(V::splat(rows[1])),
