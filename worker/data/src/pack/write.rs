@@ -88,7 +88,7 @@ fn definition(plan: &Plan) -> String {
 }
 
 fn maps() -> String {
-    format!("{}/bicubic-2/{DECODER}", r2o_slic::DEFINITION)
+    format!("{}/bicubic-3/{DECODER}", r2o_slic::DEFINITION)
 }
 
 /// What an earlier run left: finished shards of the same plan, or an error when the target holds another set.
