@@ -34,6 +34,8 @@ pub use dataset::{Dataset, StreamOptions};
 pub use decode::{DECODER, FILE_MAX, PIXELS_MAX, Picture, decode, dimensions};
 pub use disk::CacheOptions;
 pub use error::{CacheError, DataError, DecodeError};
+#[doc(hidden)]
+pub use labels::read_made_up;
 pub use loader::{Loader, LoaderOptions};
 pub use pixels::{Block, Memory, Pixels};
 pub use stats::{LoaderStats, Put, Skip, Stage};
