@@ -43,12 +43,19 @@ pub fn send(options: &OtlpOptions, resource: &Resource, metrics: Metrics) -> Res
 
 /// Scheme, host and port; a path is HTTP's affair.
 fn address(url: &str) -> Result<Uri, ReceiverError> {
-    let wrong = || ReceiverError::Url(url.to_owned());
+    let wrong = || ReceiverError::Url(without_user(url));
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme)).ok_or_else(wrong)?;
     let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
     let port = uri.port_u16().unwrap_or(PORT);
     Uri::builder().scheme(scheme).authority(format!("{host}:{port}")).path_and_query("/").build().map_err(|_| wrong())
+}
+
+/// A URL to show: a name and a password in it stay out of logs.
+fn without_user(url: &str) -> String {
+    let Some((user, rest)) = url.rsplit_once('@') else { return url.to_owned() };
+    let scheme = user.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+    format!("{scheme}...@{rest}")
 }
 
 #[cfg(test)]
@@ -66,6 +73,14 @@ mod tests {
     fn what_is_no_address_is_named() {
         for url in ["collector:4317", "ftp://collector", "/", "http://"] {
             assert!(address(url).unwrap_err().to_string().contains(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_repeated() {
+        for url in ["ftp://me:secret@collector", "me:secret@collector:4317", "http://me:sec@ret@ /"] {
+            let told = address(url).unwrap_err().to_string();
+            assert!(!told.contains("sec") && told.contains("...@"), "{told}");
         }
     }
 }
