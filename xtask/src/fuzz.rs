@@ -14,7 +14,7 @@ struct Target {
 }
 
 const TARGETS: [Target; 7] = [
-    Target { name: "image", samples: &["tests/fixtures/formats"] },
+    Target { name: "image", samples: &["tests/fixtures/formats", "tests/fuzz/samples/image"] },
     Target { name: "job", samples: &["deploy/jobs"] },
     Target { name: "manifest", samples: &["tests/fuzz/samples/manifest"] },
     Target { name: "map", samples: &["tests/fuzz/samples/map"] },
@@ -44,6 +44,9 @@ pub(crate) struct Arguments {
     /// Seconds for each.
     #[arg(long, default_value_t = 60)]
     seconds: u32,
+    /// Where its randomness begins; 0: elsewhere each time.
+    #[arg(long, default_value_t = 0)]
+    seed: u32,
     /// Programs that run at a time.
     #[arg(long, default_value_t = 2)]
     at_once: usize,
@@ -61,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let programs = build()?;
     let mut found = Vec::new();
     for group in targets.chunks(arguments.at_once.max(1)) {
-        let started = group.iter().map(|target| Ok((target.name, start(target, &programs, arguments.seconds)?)));
+        let started = group.iter().map(|target| Ok((target.name, start(target, &programs, arguments)?)));
         let started: Vec<(&str, Child)> = started.collect::<Result<_>>()?;
         for (name, mut child) in started {
             let status = child.wait().with_context(|| format!("waiting for fuzz-{name}"))?;
@@ -96,7 +99,7 @@ fn host() -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-fn start(target: &Target, programs: &Path, seconds: u32) -> Result<Child> {
+fn start(target: &Target, programs: &Path, arguments: &Arguments) -> Result<Child> {
     let (corpus, findings) = (folder("corpus").join(target.name), folder("findings").join(target.name));
     for folder in [&corpus, &findings] {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -105,7 +108,7 @@ fn start(target: &Target, programs: &Path, seconds: u32) -> Result<Child> {
     let file = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut program = Command::new(programs.join(format!("fuzz-{}", target.name)));
     program.arg(corpus).args(target.samples.iter().map(|samples| repo::root().join(samples)));
-    program.arg(format!("-max_total_time={seconds}")).args(LIMITS);
+    program.args([format!("-max_total_time={}", arguments.seconds), format!("-seed={}", arguments.seed)]).args(LIMITS);
     program.arg(format!("-artifact_prefix={}/", findings.display()));
     println!("$ {} (log: {})", repo::shown(&program), log.display());
     program.stdout(file.try_clone()?).stderr(file).spawn().context("cannot start it")

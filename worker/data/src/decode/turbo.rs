@@ -1,6 +1,6 @@
 //! JPEGs by libjpeg-turbo, whose pixels are those of Pillow.
 
-use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
+use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat};
 
 use super::Canvas;
 use crate::error::DecodeError;
@@ -32,20 +32,32 @@ fn broken(error: &turbojpeg::Error) -> DecodeError {
     DecodeError::Broken(error.to_string())
 }
 
+fn sides(header: &DecompressHeader) -> Result<(u32, u32), DecodeError> {
+    let side = |side| u32::try_from(side).map_err(|_| DecodeError::Broken("a side beyond 65,535 pixels".to_owned()));
+    Ok((side(header.width)?, side(header.height)?))
+}
+
 impl Jpeg {
-    pub(super) fn decode(&mut self, bytes: &[u8], canvas: &mut Canvas) -> Result<(), DecodeError> {
-        let decompressor = match &mut self.decompressor {
+    fn decompressor(&mut self) -> Result<&mut Decompressor, DecodeError> {
+        Ok(match &mut self.decompressor {
             Some(decompressor) => decompressor,
             empty => {
                 let mut fresh = Decompressor::new().map_err(|e| broken(&e))?;
                 fresh.set_scan_limit(SCANS_MAX).map_err(|e| broken(&e))?;
                 empty.insert(fresh)
             }
-        };
+        })
+    }
+
+    /// Width and height by the header.
+    pub(super) fn dimensions(&mut self, bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
+        sides(&self.decompressor()?.read_header(bytes).map_err(|e| broken(&e))?)
+    }
+
+    pub(super) fn decode(&mut self, bytes: &[u8], canvas: &mut Canvas) -> Result<(), DecodeError> {
+        let decompressor = self.decompressor()?;
         let header = decompressor.read_header(bytes).map_err(|e| broken(&e))?;
-        let large = || DecodeError::Broken("a side beyond 65,535 pixels".to_owned());
-        let width = u32::try_from(header.width).map_err(|_| large())?;
-        let height = u32::try_from(header.height).map_err(|_| large())?;
+        let (width, height) = sides(&header)?;
         let pixels = canvas.take(width, height)?;
         let inks = matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK);
         let format = if inks { PixelFormat::CMYK } else { PixelFormat::RGBX };

@@ -14,18 +14,32 @@ pub(super) const NAME: &str = "zune-jpeg-0.5";
 #[derive(Default)]
 pub(super) struct Jpeg;
 
+fn broken(error: impl std::fmt::Display) -> DecodeError {
+    DecodeError::Broken(error.to_string())
+}
+
+/// A decoder that has read the header, with width and height.
+fn begun(bytes: &[u8]) -> Result<(JpegDecoder<ZCursor<&[u8]>>, u32, u32), DecodeError> {
+    let options = DecoderOptions::default()
+        .jpeg_set_out_colorspace(ColorSpace::RGBA)
+        .set_max_width(usize::from(u16::MAX))
+        .set_max_height(usize::from(u16::MAX))
+        .set_strict_mode(true);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(broken)?;
+    let (width, height) = decoder.dimensions().ok_or(DecodeError::Unknown)?;
+    Ok((decoder, width as u32, height as u32))
+}
+
 impl Jpeg {
+    /// Width and height by the header.
+    pub(super) fn dimensions(&mut self, bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
+        begun(bytes).map(|(_, width, height)| (width, height))
+    }
+
     pub(super) fn decode(&mut self, bytes: &[u8], canvas: &mut Canvas) -> Result<(), DecodeError> {
-        let broken = |e: zune_jpeg::errors::DecodeErrors| DecodeError::Broken(e.to_string());
-        let options = DecoderOptions::default()
-            .jpeg_set_out_colorspace(ColorSpace::RGBA)
-            .set_max_width(usize::from(u16::MAX))
-            .set_max_height(usize::from(u16::MAX))
-            .set_strict_mode(true);
-        let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-        decoder.decode_headers().map_err(broken)?;
-        let Some((width, height)) = decoder.dimensions() else { return Err(DecodeError::Unknown) };
-        let pixels = canvas.take(width as u32, height as u32)?;
+        let (mut decoder, width, height) = begun(bytes)?;
+        let pixels = canvas.take(width, height)?;
         if decoder.input_colorspace().is_some_and(|c| matches!(c, ColorSpace::CMYK | ColorSpace::YCCK)) {
             return Err(DecodeError::Broken("CMYK goes the general way".to_owned()));
         }
