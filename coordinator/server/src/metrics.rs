@@ -72,6 +72,9 @@ struct Track {
     activity: Option<&'static str>,
     /// Until when the activity's time is counted.
     counted: Millis,
+    /// Of what was counted: time of training, and all but that in which a person had paused the job.
+    trained: Millis,
+    lasted: Millis,
     committed: u64,
     granted: u64,
     /// When the last generation ended, while the next is not ready.
@@ -100,6 +103,8 @@ impl JobMetrics {
         let track = Track {
             activity: None,
             counted: clock.now(),
+            trained: 0,
+            lasted: 0,
             committed: view.committed,
             granted: view.committed,
             broken: None,
@@ -191,8 +196,10 @@ impl JobMetrics {
         let mut track = self.lock();
         let now = self.clock.now();
         if let Some(activity) = track.activity {
-            let seconds = now.saturating_sub(track.counted) as f64 / 1000.0;
-            self.all.activity.add(&[&self.job, activity], seconds);
+            let spent = now.saturating_sub(track.counted);
+            self.all.activity.add(&[&self.job, activity], spent as f64 / 1000.0);
+            track.trained += if activity == "training" { spent } else { 0 };
+            track.lasted += if activity == "paused" { 0 } else { spent };
         }
         (track.counted, track.activity) = (now, next);
     }
@@ -201,6 +208,13 @@ impl JobMetrics {
     pub(crate) fn look(&self) {
         let activity = self.lock().activity;
         self.count_time(activity);
+    }
+
+    /// Share of its time that the job has trained under this coordinator, pauses left out; none before there is any.
+    pub(crate) fn goodput(&self) -> Option<f64> {
+        self.look();
+        let track = self.lock();
+        (track.lasted > 0).then(|| track.trained as f64 / track.lasted as f64)
     }
 
     /// An event of the job: its word is what says why generations end.

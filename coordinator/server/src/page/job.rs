@@ -74,7 +74,7 @@ pub(super) async fn parts(page: &Page, entry: &Arc<Entry>, visitor: Visitor) -> 
     let checkpoints = checkpoints.get(LATER, || newest_checkpoints(entry)).await;
     let columns = page.columns(entry).await;
     [
-        status(&job, entry.unix_ms()),
+        status(&job, entry.unix_ms(), entry.metrics.goodput()),
         Part {
             id: "steer",
             html: if visitor.may_steer() {
@@ -97,7 +97,7 @@ fn said(job: &Job) -> String {
     job.why.as_ref().map(|why| why.sentence.clone()).unwrap_or_default()
 }
 
-fn status(job: &Job, now_unix_ms: i64) -> Part {
+fn status(job: &Job, now_unix_ms: i64, goodput: Option<f64>) -> Part {
     let p = job.progress.clone().unwrap_or_default();
     let mut facts = parts::numbers(job, &p);
     if p.k > 0 {
@@ -109,6 +109,9 @@ fn status(job: &Job, now_unix_ms: i64) -> Part {
     let until = if job.ended_unix_ms > 0 { job.ended_unix_ms } else { now_unix_ms };
     if job.started_unix_ms > 0 {
         facts.push(("Since its start", duration((until - job.started_unix_ms) as f64 / 1_000.0)));
+    }
+    if let Some(share) = goodput {
+        facts.push(("Goodput", format!("{:.1}%", 100.0 * share)));
     }
     facts.push(("Generation", job.generation.to_string()));
     facts.push(("Saved step", if job.checkpoint_step == 0 { "–".to_owned() } else { job.checkpoint_step.to_string() }));

@@ -72,6 +72,9 @@ async fn a_job_is_shown_whole_and_what_people_wrote_is_only_text() {
     );
     names(&html, &["&lt;b&gt;worker&lt;/b&gt;", "Checkpoint now", "Cancel …"]);
     assert!(!html.contains("<img src=x") && !html.contains("<b>worker") && !html.contains("style="), "{html}");
+    let goodput = html.split_once("Goodput").unwrap().1.split_once('%').unwrap().0;
+    let goodput: f64 = goodput.rsplit('>').next().unwrap().parse().unwrap();
+    assert!(goodput > 0.0 && goodput <= 100.0, "{goodput}");
     let curves: serde_json::Value = serde_json::from_str(&get(&handle, "/jobs/curious/curves").await.1).unwrap();
     assert_eq!((&curves["step"][0], &curves["loss"][1]), (&1.into(), &0.5.into()));
     let (_, overview) = get(&handle, "/").await;
