@@ -91,7 +91,7 @@ pub struct CommittedStep {
     pub seconds: f64,
     /// Seconds by phase, of the slowest worker.
     pub timings: BTreeMap<String, f64>,
-    /// What tells learning from collapse, where workers looked: means over their lanes.
+    /// What tells learning from collapse, by name, where workers looked: means over workers by their numbers of lanes.
     pub signals: BTreeMap<String, f64>,
     /// All lanes in order.
     pub lanes: Vec<LaneReport>,

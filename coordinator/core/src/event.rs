@@ -91,7 +91,7 @@ pub struct StepReport {
     pub tensor_digests: Vec<u64>,
     /// The names of those tensors; of one rank is enough.
     pub tensor_names: Vec<String>,
-    /// Now and then, what tells learning from collapse: means over this worker's lanes.
+    /// Now and then, what tells learning from collapse, by name: of one of this worker's lanes, or the mean over them.
     pub signals: BTreeMap<String, f64>,
 }
 

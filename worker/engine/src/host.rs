@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
+pub use r2o_aten::Pinned;
 use r2o_types::Precision;
 use tch::{Kind, Tensor};
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
@@ -69,32 +70,6 @@ pub struct HostTensor {
     pub shape: Vec<u64>,
     /// Little-endian, contiguous.
     pub bytes: Vec<u8>,
-}
-
-/// Page-locked memory, for batches that go to a GPU.
-#[derive(Debug)]
-pub struct Pinned(r2o_aten::Pinned);
-
-impl Pinned {
-    /// `bytes` bytes of any content, aligned for every number.
-    ///
-    /// # Errors
-    /// When there is no GPU, or no memory that can be locked.
-    pub fn new(bytes: usize) -> Result<Self, EngineError> {
-        Ok(Self(r2o_aten::Pinned::new(bytes)?))
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        self.0.bytes()
-    }
-
-    /// The bytes, to be written.
-    #[must_use]
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.0.bytes_mut()
-    }
 }
 
 /// Images of all local lanes, lane-major. See [`StepBatch`]. What lies in [`Pinned`] memory is copied while the caller goes

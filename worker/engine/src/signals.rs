@@ -115,6 +115,14 @@ mod tests {
     }
 
     #[test]
+    fn the_rank_is_of_singular_values() {
+        // 3 and 1: shares of three quarters and one.
+        let rows = Tensor::from_slice(&[3.0_f32, 0.0, 0.0, 1.0]).view([2, 2]);
+        let entropy = -(0.75 * 0.75_f64.ln() + 0.25 * 0.25_f64.ln());
+        assert!((effective_rank(&rows).unwrap() - entropy.exp()).abs() < 1e-6);
+    }
+
+    #[test]
     fn regions_that_do_not_count_are_not_looked_at() {
         let map = Tensor::zeros([1, 2, 2], (Kind::Int64, Device::Cpu));
         let mut forward = forward(Tensor::randn([1, 2, 1, 4, 8], CPU), Tensor::randn([1, 2, 1, 4, 8], CPU), map, 4);
