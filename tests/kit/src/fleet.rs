@@ -16,7 +16,7 @@ use r2o_types::TrainJob;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{Host, Network, Process, binary, wait_until};
+use crate::{Host, Network, Process, binary, free_port, wait_until};
 
 /// How long a program may take to come up on a busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -205,7 +205,7 @@ impl Fleet {
         let folder = tempfile::Builder::new().prefix("r2o-fleet-").tempdir()?;
         fs::create_dir_all(folder.path().join("state"))?;
         let address = options.network.as_ref().map_or(Ipv4Addr::LOCALHOST, Network::gateway);
-        let coordinator = launch(&format!("{address}:0"), folder.path(), "coordinator", &options).await?;
+        let coordinator = launch(&format!("{address}:{}", free_port()?), folder.path(), "coordinator", &options).await?;
         let mut fleet = Self { workers: Vec::new(), coordinator, folder, options, restarts: 0 };
         for index in 0..workers {
             fleet.add_worker(&format!("worker-{index}"))?;
@@ -308,7 +308,11 @@ impl Fleet {
 
 async fn launch(listen: &str, folder: &Path, name: &str, options: &FleetOptions) -> Result<Coordinator> {
     let state = options.state.clone().unwrap_or_else(|| file_url(&folder.join("state")));
-    let more: Vec<&str> = options.coordinator.iter().map(String::as_str).collect();
+    let mut more: Vec<&str> = options.coordinator.iter().map(String::as_str).collect();
+    // Beside `listen` there may be another fleet.
+    if !more.contains(&"--http") {
+        more.extend(["--http", "127.0.0.1:0"]);
+    }
     Coordinator::start_at(listen, folder, name, &state, &more, &borrowed(&options.environment)).await
 }
 

@@ -3,7 +3,6 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    net::TcpListener,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -148,11 +147,6 @@ impl Drop for Process {
     }
 }
 
-/// A loopback port that was free a moment ago. Prefer port 0 and an address file where a program offers that.
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0)).context("no free loopback port")?.local_addr()?.port())
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt;
@@ -200,10 +194,5 @@ mod tests {
             Ok((text.is_empty() || text.contains("State:\tZ")).then_some(()))
         };
         wait_until("the child ends", SOON, ended).await.unwrap();
-    }
-
-    #[test]
-    fn a_free_port_can_be_bound() {
-        TcpListener::bind(("127.0.0.1", free_port().unwrap())).unwrap();
     }
 }
