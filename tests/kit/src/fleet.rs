@@ -205,7 +205,8 @@ impl Fleet {
         let folder = tempfile::Builder::new().prefix("r2o-fleet-").tempdir()?;
         fs::create_dir_all(folder.path().join("state"))?;
         let address = options.network.as_ref().map_or(Ipv4Addr::LOCALHOST, Network::gateway);
-        let coordinator = launch(&format!("{address}:{}", free_port()?), folder.path(), "coordinator", &options).await?;
+        let coordinator =
+            launch(&format!("{address}:{}", free_port()?), folder.path(), "coordinator", &options).await?;
         let mut fleet = Self { workers: Vec::new(), coordinator, folder, options, restarts: 0 };
         for index in 0..workers {
             fleet.add_worker(&format!("worker-{index}"))?;
