@@ -73,6 +73,7 @@ unsafe extern "C" {
     ) -> Message;
     pub(crate) fn r2o_reducer_prepare_forward(reducer: *mut c_void) -> Message;
     pub(crate) fn r2o_reducer_prepare_backward(reducer: *mut c_void) -> Message;
+    pub(crate) fn r2o_reducer_wait_seconds(reducer: *mut c_void, out: *mut f64) -> Message;
     pub(crate) fn r2o_reducer_drop(reducer: *mut c_void) -> Message;
 
     pub(crate) fn r2o_batch_norm(input: *const C_tensor, norm: *const Norm, out: *mut *mut C_tensor) -> Message;

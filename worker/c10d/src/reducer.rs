@@ -89,6 +89,21 @@ impl Reducer {
         // SAFETY: as above.
         self.group.run("reducer's backward", || unsafe { ffi::r2o_reducer_prepare_backward(self.raw.as_ptr()) })
     }
+
+    /// After backward: for how many seconds it had computed every gradient and waited for their averages, which is the part
+    /// of communication that computing did not hide; 0 before the first backward. On a GPU these are seconds of its stream,
+    /// and this waits for it.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn wait_seconds(&self) -> Result<f64, Error> {
+        let operation = "reducer's times";
+        let mut seconds = 0.0;
+        // SAFETY: the reducer is live, the shim writes one number, and its message is fresh.
+        unsafe { ffi::take(ffi::r2o_reducer_wait_seconds(self.raw.as_ptr(), &raw mut seconds)) }
+            .map_err(|reason| Error::Argument { operation, reason })?;
+        Ok(seconds)
+    }
 }
 
 impl Drop for Reducer {

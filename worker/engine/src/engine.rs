@@ -12,7 +12,7 @@ use crate::norm::NormScope;
 use crate::peers::{LaneOutput, LaneWords};
 use crate::signals;
 use crate::step::{self, Context, Forward, StepBatch, StepTicket};
-use crate::watch::Stopwatch;
+use crate::watch::{self, Stopwatch};
 use crate::weights::MemoryFormat;
 
 /// CPU memory kept for the next tensors, at most.
@@ -216,15 +216,20 @@ impl Engine {
         let signals =
             due.then(|| watch.time("signals", || signals::signals(&forward))).transpose()?.unwrap_or_default();
         let mut held = None;
+        let grads = watch.time("all_reduce_wait", || self.reduced_gradients())?;
         let (lanes, gradient_norm) = watch.time("update", || {
             let local = self.local_lanes(batch, words, &forward)?;
-            self.update(&local, ticket, &mut held)
+            self.update(&local, &grads, ticket, &mut held)
         })?;
         if let Some(seconds) = held {
             watch.took("checkpoint_hold", seconds);
         }
-        let output = StepOutput { lanes, gradient_norm, signals, timings: watch.finish()? };
-        Ok((output, forward))
+        let mut timings = watch.finish()?;
+        if let Some(seconds) = self.reducer.as_ref().map(Reducer::wait_seconds).transpose()? {
+            // The reducer waits at the end of backward.
+            watch::shift(&mut timings, "backward", "all_reduce_wait", seconds);
+        }
+        Ok((StepOutput { lanes, gradient_norm, signals, timings }, forward))
     }
 
     fn local_lanes(
@@ -287,13 +292,13 @@ impl Engine {
     fn update(
         &mut self,
         local: &[LaneOutput],
+        grads: &[Tensor],
         ticket: &StepTicket,
         held: &mut Option<f64>,
     ) -> Result<(Vec<LaneOutput>, f64), StepError> {
         let buffers = [&self.model.online.flat_buffers, &self.model.target.flat_buffers].map(Tensor::shallow_clone);
         r2o_c10d::average_running(&self.scope.layout, self.scope.group.as_ref(), &buffers)?;
-        let grads = self.reduced_gradients()?;
-        let norms = Vec::<f64>::try_from(r2o_aten::norms(&grads)?)?;
+        let norms = Vec::<f64>::try_from(r2o_aten::norms(grads)?)?;
         let lanes = self.all_lanes(local)?;
         if let Some(group) = &self.scope.group {
             // An aborted collective may have left its numbers unreduced without an error.
@@ -313,7 +318,7 @@ impl Engine {
         let optimizer = &self.job.optimizer;
         r2o_aten::lars(
             &self.model.online.params,
-            &grads,
+            grads,
             &self.model.momentum.params,
             &self.model.adapt,
             r2o_aten::LarsOptions {

@@ -52,3 +52,29 @@ impl Stopwatch {
         Ok(self.phases)
     }
 }
+
+/// Takes seconds of one phase for those of another; no phase gets less than none.
+pub(crate) fn shift(timings: &mut [(&'static str, f64)], from: &str, to: &str, seconds: f64) {
+    let mut moved = 0.0;
+    for (_, of) in timings.iter_mut().filter(|(phase, _)| *phase == from) {
+        moved = seconds.min(*of);
+        *of -= moved;
+    }
+    for (_, of) in timings.iter_mut().filter(|(phase, _)| *phase == to) {
+        *of += moved;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_second_is_made_or_lost() {
+        let mut timings = [("loss", 1.0), ("backward", 3.0), ("all_reduce_wait", 0.5)];
+        shift(&mut timings, "backward", "all_reduce_wait", 2.0);
+        assert_eq!(timings, [("loss", 1.0), ("backward", 1.0), ("all_reduce_wait", 2.5)]);
+        shift(&mut timings, "backward", "all_reduce_wait", 9.0);
+        assert_eq!(timings, [("loss", 1.0), ("backward", 0.0), ("all_reduce_wait", 3.5)]);
+    }
+}

@@ -1,5 +1,8 @@
 //! The reducer beside one process that holds all gradients.
 
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
 use r2o_c10d::{Error, ProcessGroup, Reducer, ReducerOptions};
 use tch::{Device, Kind, Tensor};
 
@@ -68,6 +71,31 @@ fn gradients_are_the_mean_over_ranks() {
             }
         }
     }
+}
+
+#[test]
+fn who_is_early_waits_and_knows_for_how_long() {
+    const LATE: Duration = Duration::from_millis(300);
+    let begin = Barrier::new(2);
+    let waits = ranks(2, |pg| {
+        let params = parameters();
+        let reducer = Reducer::new(pg, &params, ReducerOptions::default()).unwrap();
+        assert!(reducer.wait_seconds().unwrap() == 0.0, "nobody has waited yet");
+        reducer.prepare_forward().unwrap();
+        let loss = loss(&params, &rows(0, ROWS_PER_RANK));
+        reducer.prepare_backward().unwrap();
+        begin.wait();
+        let began = Instant::now();
+        while pg.rank() == 1 && began.elapsed() < LATE {
+            std::thread::yield_now();
+        }
+        let began = Instant::now();
+        loss.backward();
+        let (took, waited) = (began.elapsed().as_secs_f64(), reducer.wait_seconds().unwrap());
+        assert!(waited <= took, "{waited} of {took} seconds");
+        waited / took
+    });
+    assert!(waits[0] > 0.5, "rank 0 waited for all of the time that rank 1 was late, not for {}", waits[0]);
 }
 
 #[test]
