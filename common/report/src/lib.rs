@@ -25,6 +25,6 @@ pub use collect::{CollectError, collect};
 pub use curves::{Curve, curve};
 pub use figure::{FigureOptions, figure_png};
 pub use input::{Checkpoint, ReportInput};
-pub use page::render;
+pub use page::{OVERLAP, render};
 pub use pictures::PictureError;
 pub use tiles::{Tiles, tiles};

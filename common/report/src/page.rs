@@ -4,6 +4,7 @@ mod gallery;
 mod numbers;
 mod summary;
 
+pub use gallery::OVERLAP;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::{PictureError, ReportInput, style, words};

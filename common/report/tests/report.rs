@@ -84,6 +84,8 @@ fn pages() -> Vec<GalleryPage> {
         epoch: page as u64,
         step: page as u64 * 40,
         k: *k as u32,
+        average_best_overlap: Some(0.2 + 0.05 * page as f64),
+        prior_average_best_overlap: Some(0.123_4),
         images: (0..4).map(|n| image(page, *k, n)).collect(),
     };
     ks.iter().enumerate().map(page).collect()
@@ -185,8 +187,17 @@ async fn a_run_in_a_store_becomes_one_self_contained_page() {
     keep("report.html", page.as_bytes());
     assert!(!page.contains("src=\"http") && !page.contains("url(http") && !page.contains("<link"), "no network");
     assert!(!page.contains("<script"));
-    for text in ["synthetic", "resnet18", "32 → 4", "Masks over the epochs", "Where the time goes", "torch", "2.11.0"]
-    {
+    for text in [
+        "synthetic",
+        "resnet18",
+        "32 → 4",
+        "Masks over the epochs",
+        "Where the time goes",
+        "torch",
+        "2.11.0",
+        "ABO 0.550",
+        "ABO 0.123",
+    ] {
         assert!(page.contains(text), "{text}");
     }
     assert!(page.contains("worker &lt;b&gt; broke its stream &amp; left"), "text is escaped");

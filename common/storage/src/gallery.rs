@@ -37,6 +37,12 @@ pub struct GalleryPage {
     pub step: u64,
     /// Clusters per lane at that moment.
     pub k: u32,
+    /// How well the masks fit the objects of those images that have ground truth: Average Best Overlap, from 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub average_best_overlap: Option<f64>,
+    /// The same of the prior's regions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prior_average_best_overlap: Option<f64>,
     /// The images, always the same ones in the same order.
     pub images: Vec<GalleryImage>,
 }

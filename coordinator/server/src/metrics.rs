@@ -148,6 +148,8 @@ impl JobMetrics {
             ("kmeans_iterations", &all.kmeans_iterations),
             ("masks_per_image", &all.masks_per_image),
             ("largest_mask_ratio", &all.largest_mask),
+            ("average_best_overlap", &all.average_best_overlap),
+            ("prior_average_best_overlap", &all.prior_average_best_overlap),
         ];
         for (name, gauge) in signals {
             if let Some(value) = step.signals.get(name) {

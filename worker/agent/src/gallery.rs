@@ -1,8 +1,9 @@
 //! Pictures for the report: the same few images, their prior and their predicted masks as training goes on.
 
 use anyhow::{Context, Result};
-use r2o_data::{Batch, Dataset};
+use r2o_data::{Batch, Dataset, Overlap};
 use r2o_storage::gallery::{Base64, GalleryImage, GalleryPage};
+use r2o_types::JobSpec;
 
 /// Rows of the figure.
 const IMAGES: u64 = 8;
@@ -24,18 +25,52 @@ pub(crate) fn due(done: u64, epochs: u64) -> bool {
     done.is_multiple_of(every) || done == epochs
 }
 
+/// The images to show.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    /// As one lane.
+    pub(crate) batch: Batch,
+    /// Objects, labels (side, side), of those with ground truth.
+    truth: Vec<Option<Vec<u8>>>,
+}
+
+impl Probe {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When a sample cannot be read or decoded.
+    pub(crate) fn read(dataset: &Dataset, spec: &JobSpec) -> Result<Self> {
+        let (chosen, side) = (choose(dataset.samples()), spec.data.image_size);
+        let batch = r2o_data::probe(dataset, &chosen, side, &spec.method.prior, spec.seed)
+            .context("cannot read the gallery's images")?;
+        let truth = r2o_data::truth(dataset, &chosen, side).context("cannot read the gallery's ground truth")?;
+        Ok(Self { batch, truth })
+    }
+
+    /// How well label maps (N, S, S) of any side fit the objects of all images.
+    fn overlap(&self, maps: &[u8]) -> Option<f64> {
+        let mut overlap = Overlap::default();
+        let maps = maps.chunks((maps.len() / self.batch.images.max(1)).max(1));
+        for (truth, map) in self.truth.iter().zip(maps) {
+            truth.iter().for_each(|truth| overlap.add(truth, map));
+        }
+        overlap.average()
+    }
+}
+
 /// One page of the gallery. `masks` are (N, M, M) labels.
 ///
 /// # Errors
 /// When a picture cannot be encoded.
 pub(crate) fn page(
     dataset: &Dataset,
-    probe: &Batch,
+    shown: &Probe,
     masks: &[u8],
     epoch: u64,
     step: u64,
     k: u32,
 ) -> Result<GalleryPage> {
+    let probe = &shown.batch;
     let side = probe.size;
     let pixels = (side * side) as usize;
     let mask_pixels = masks.len() / probe.images.max(1);
@@ -61,7 +96,14 @@ pub(crate) fn page(
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(GalleryPage { epoch, step, k, images })
+    Ok(GalleryPage {
+        epoch,
+        step,
+        k,
+        average_best_overlap: shown.overlap(masks),
+        prior_average_best_overlap: shown.overlap(&probe.prior),
+        images,
+    })
 }
 
 fn distinct(labels: &[u8]) -> u32 {

@@ -3,6 +3,7 @@
 //! - [`pack`](mod@pack) and [`inspect`](mod@inspect): make a set and prove that it is whole.
 //! - [`Dataset`]: a set's index, and checked reads of its chunks.
 //! - [`bench`]: a loader's rate, stage by stage.
+//! - [`truth()`] and [`Overlap`]: how well masks fit the objects that people drew.
 //! - [`Loader`]: augmented batches of a worker's lanes, step by step, decoded ahead by threads.
 //!
 //! What a step's pixels are depends on (seed, epoch, sample, view) and on nothing else.
@@ -28,6 +29,7 @@ mod shelf;
 mod simd;
 mod stats;
 mod step;
+mod truth;
 
 pub use batch::{Batch, probe};
 pub use dataset::{Dataset, StreamOptions};
@@ -39,3 +41,4 @@ pub use labels::read_made_up;
 pub use loader::{Loader, LoaderOptions};
 pub use pixels::{Block, Memory, Pixels};
 pub use stats::{LoaderStats, Put, Skip, Stage};
+pub use truth::{Overlap, truth};

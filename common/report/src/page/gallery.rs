@@ -11,6 +11,10 @@ use crate::style::SLIDER;
 /// Columns of masks at most.
 const PAGES: usize = 7;
 
+/// What ABO means, for readers of the gallery.
+pub const OVERLAP: &str = "ABO: Average Best Overlap, for each object that was drawn by hand in these images the best \
+    intersection over union that a region has with it.";
+
 /// The section, empty when there is no gallery.
 ///
 /// # Errors
@@ -22,6 +26,7 @@ pub(super) fn section(pages: &[GalleryPage]) -> Result<Markup, PictureError> {
         return Ok(html! {});
     }
     let styles: String = rows.iter().enumerate().map(|(i, row)| background(i, &row.image.raw_png)).collect();
+    let prior_overlap = pages.last().and_then(|page| page.prior_average_best_overlap);
     let has_prior = rows.iter().any(|row| row.prior.is_some());
     let body = rows.iter().enumerate().map(|(i, row)| tiles(i, row, has_prior)).collect::<Result<Vec<_>, _>>()?;
     Ok(html! {
@@ -29,14 +34,15 @@ pub(super) fn section(pages: &[GalleryPage]) -> Result<Markup, PictureError> {
         p.dim {
             "The same images after each epoch: the prior's regions, merged by K-means on the target network's features. "
             "A region keeps its colour from column to column. Below: regions in the image."
+            @if prior_overlap.is_some() { " " (OVERLAP) }
         }
         label { "cover " input type="range" min="0" max="1" step="0.05" value="0.65" oninput=(SLIDER); }
         style { (maud::PreEscaped(styles)) }
         div.scroll { table.masks {
             tr {
                 th { "raw view" } th { "view 1" } th { "view 2" }
-                @if has_prior { th { "prior" } }
-                @for page in &chosen { th { "epoch " (page.epoch) br; "K " (page.k) } }
+                @if has_prior { th { "prior" (overlap(prior_overlap)) } }
+                @for page in &chosen { th { "epoch " (page.epoch) br; "K " (page.k) (overlap(page.average_best_overlap)) } }
             }
             @for row in body { (row) }
         } }
@@ -46,6 +52,10 @@ pub(super) fn section(pages: &[GalleryPage]) -> Result<Markup, PictureError> {
 /// The raw view lies under every mask of its row, but is in the page once.
 fn background(i: usize, png: &[u8]) -> String {
     format!(".raw{i}{{background-image:url({})}}\n", data_uri(png))
+}
+
+fn overlap(of: Option<f64>) -> Markup {
+    html! { @if let Some(of) = of { br; "ABO " (format!("{of:.3}")) } }
 }
 
 fn tiles(i: usize, row: &Row<'_>, has_prior: bool) -> Result<Markup, PictureError> {

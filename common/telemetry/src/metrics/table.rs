@@ -36,6 +36,7 @@ pub const PHASES: &[&str] = &[
     "loss",
     "backward",
     "signals",
+    "all_reduce_wait",
     "update",
     "checkpoint_hold",
     "hash_state",
@@ -193,6 +194,8 @@ table! {
         kmeans_iterations: Gauge "r2o_job_kmeans_iterations" None [JOB] "Iterations of K-means until no point moved, the mean over lanes.";
         masks_per_image: Gauge "r2o_job_masks_per_image" None [JOB] "Masks that an image shows any of, the mean over images.";
         largest_mask: Gauge "r2o_job_largest_mask_ratio" None [JOB] "Share of an image that its largest mask takes, the mean over images.";
+        average_best_overlap: Gauge "r2o_job_average_best_overlap_ratio" None [JOB] "How well masks fit the objects of the gallery's images that have ground truth: the best intersection over union of each, the mean.";
+        prior_average_best_overlap: Gauge "r2o_job_prior_average_best_overlap_ratio" None [JOB] "The same of the prior's regions.";
         images_per_second: Gauge "r2o_job_images_per_second" None [JOB] "Images trained on in a second, smoothed over steps.";
         steps: Counter "r2o_steps_total" None [JOB] "Steps committed by this coordinator.";
         images: Counter "r2o_images_total" None [JOB] "Images of the steps committed by this coordinator.";
@@ -226,6 +229,9 @@ table! {
         steps: Counter "r2o_worker_steps_total" None [] "Steps that this worker computed.";
         images: Counter "r2o_worker_images_total" None [] "Images of this worker's own lanes.";
         phase_seconds: Histogram "r2o_worker_phase_seconds" Seconds [of("phase", PHASES)] buckets STEP "Parts of a step on this worker.";
+        gpu_memory_used: Gauge "r2o_gpu_memory_used_bytes" Bytes [] "Memory of this worker's GPU that is taken, by whomever; 0 without a GPU.";
+        gpu_memory_size: Gauge "r2o_gpu_memory_size_bytes" Bytes [] "Memory that this worker's GPU has; 0 without a GPU.";
+        gpu_utilization: Gauge "r2o_gpu_utilization_ratio" None [] "Share of the last moments in which this worker's GPU computed anything; 0 without a GPU.";
         loader_queue: Gauge "r2o_loader_queue_batches" None [] "Batches that are ready; 0 all the time means that training waits for data.";
         loader_images: Counter "r2o_loader_images_total" None [] "Images that were put into batches.";
         loader_stages: Counter "r2o_loader_stage_seconds_total" Seconds [of("stage", STAGES)] "Time of the loader by what was done, summed over threads; wait is training that waits for data.";

@@ -7,9 +7,9 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use maud::html;
+use maud::{Markup, html};
 use r2o_storage::Store;
-use r2o_storage::gallery::{self, GalleryError};
+use r2o_storage::gallery::{self, GalleryError, GalleryPage};
 
 use super::access::Visitor;
 use super::fresh::LATER;
@@ -27,11 +27,22 @@ const IMAGES_SHOWN: usize = 12;
 #[derive(Debug, Default)]
 pub(super) struct Gallery {
     shown: Vec<u64>,
-    columns: Vec<(u64, u32)>,
+    columns: Vec<Column>,
+    /// How well the prior's regions fit objects.
+    prior_overlap: Option<f64>,
     rows: Vec<Row>,
     pictures: BTreeMap<String, Vec<u8>>,
     /// Why there is none.
     damage: Option<String>,
+}
+
+/// An epoch that is shown.
+#[derive(Debug)]
+struct Column {
+    epoch: u64,
+    k: u32,
+    /// How well its masks fit objects.
+    overlap: Option<f64>,
 }
 
 #[derive(Debug)]
@@ -83,7 +94,10 @@ async fn read(store: &Store, shown: Vec<u64>) -> Result<Arc<Gallery>, String> {
         page.images.truncate(IMAGES_SHOWN);
         pages.push(page);
     }
-    let mut gallery = Gallery { columns: pages.iter().map(|p| (p.epoch, p.k)).collect(), shown, ..Gallery::default() };
+    let column = |p: &GalleryPage| Column { epoch: p.epoch, k: p.k, overlap: p.average_best_overlap };
+    let columns = pages.iter().map(column).collect();
+    let prior_overlap = pages.last().and_then(|page| page.prior_average_best_overlap);
+    let mut gallery = Gallery { columns, prior_overlap, shown, ..Gallery::default() };
     for tiles in r2o_report::tiles(&pages).map_err(|error| error.to_string())? {
         let prior = tiles.prior.map(|(png, count)| (gallery.add(png), count));
         let masks = tiles.masks.into_iter().map(|mask| mask.map(|(png, count)| (gallery.add(png), count))).collect();
@@ -113,10 +127,15 @@ pub(super) async fn part(page: &Page, entry: &Entry) -> Part {
         } @else {
             label.cover { "Cover" input #cover type="range" min="0" max="1" step="0.05" value="0.65"; }
             div.scroll role="region" aria-label="Table of masks" tabindex="0" { table.masks {
-                caption.quiet { "The same images after each epoch. A region keeps its colour; below: how many regions there are." }
+                caption.quiet {
+                    "The same images after each epoch. A region keeps its colour; below: how many regions there are."
+                    @if gallery.prior_overlap.is_some() { " " (r2o_report::OVERLAP) }
+                }
                 thead { tr {
-                    th scope="col" { "Image" } th scope="col" { "Prior" }
-                    @for (epoch, k) in &gallery.columns { th scope="col" { "Epoch " (epoch) br; span.unit { "K " (k) } } }
+                    th scope="col" { "Image" } th scope="col" { "Prior" (overlap(gallery.prior_overlap)) }
+                    @for column in &gallery.columns { th scope="col" {
+                        "Epoch " (column.epoch) br; span.unit { "K " (column.k) } (overlap(column.overlap))
+                    } }
                 } }
                 tbody { @for row in &gallery.rows { tr {
                     th scope="row" { div.tile { img src=(url(&row.raw)) alt="" width="96" height="96"; } span.key title=(row.key) { (short(&row.key)) } }
@@ -124,15 +143,19 @@ pub(super) async fn part(page: &Page, entry: &Entry) -> Part {
                         img src=(url(&row.raw)) alt="" width="96" height="96";
                         img src=(url(prior)) alt={ "Prior of " (short(&row.key)) } width="96" height="96";
                     } span.count { (count) } } }
-                    @for (mask, (epoch, _)) in row.masks.iter().zip(&gallery.columns) { td { @if let Some((mask, count)) = mask { div.tile {
+                    @for (mask, column) in row.masks.iter().zip(&gallery.columns) { td { @if let Some((mask, count)) = mask { div.tile {
                         img src=(url(&row.raw)) alt="" width="96" height="96";
-                        img.mask src=(url(mask)) alt={ "Mask of " (short(&row.key)) " after epoch " (epoch) } width="96" height="96";
+                        img.mask src=(url(mask)) alt={ "Mask of " (short(&row.key)) " after epoch " (column.epoch) } width="96" height="96";
                     } span.count { (count) } } } }
                 } } }
             } }
         }
     };
     Part { id: "masks", html }
+}
+
+fn overlap(of: Option<f64>) -> Markup {
+    html! { @if let Some(of) = of { br; span.unit { "ABO " (format!("{of:.3}")) } } }
 }
 
 /// One picture. Its name is a hash of it, so that browsers may keep it.

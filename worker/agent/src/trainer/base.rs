@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use r2o_data::{Batch, Dataset};
+use r2o_data::Dataset;
 use r2o_engine::{Engine, EngineOptions};
 use r2o_proto::v1::StepReport;
 use r2o_storage::Store;
@@ -13,6 +13,7 @@ use r2o_telemetry::chain;
 use r2o_types::{TrainJob, steps_per_epoch};
 
 use super::Settings;
+use crate::gallery::Probe;
 
 /// Steps whose reports are kept, for a coordinator that did not hear of them.
 const REPORTS_KEPT: usize = 1024;
@@ -34,7 +35,7 @@ pub(super) struct Base {
     /// The last steps that this worker applied, each with all lanes.
     pub(super) reports: VecDeque<StepReport>,
     /// The gallery's images, once they were needed.
-    pub(super) probe: Option<Batch>,
+    pub(super) probe: Option<Probe>,
 }
 
 impl Base {

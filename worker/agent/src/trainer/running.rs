@@ -20,9 +20,10 @@ use tracing::Instrument;
 use super::base::Base;
 use super::traced::Traced;
 use super::{Settings, failure_of};
+use crate::gallery::{self, Probe};
 use crate::metrics::{self, Loaded, Metrics};
 use crate::session::Outbox;
-use crate::{checkpoint, gallery, wire};
+use crate::{checkpoint, wire};
 
 /// One generation on this worker.
 pub(super) struct Running {
@@ -82,21 +83,15 @@ impl Running {
     /// # Errors
     /// A collective failure when a peer is lost; a job failure for damaged data or values that are not finite.
     pub(super) fn compute(&mut self, ticket: Ticket) -> Result<(), Failure> {
-        if ticket.step == 0 {
-            self.picture(0, ticket.k);
-        }
         let _place = step_place(&self.assignment.job, self.generation(), ticket.step, ticket.trace).entered();
         let mut traced = Traced::begin(&self.spans, &self.name, ticket.trace, "compute_step");
         let done = self.apply(ticket, &mut traced);
         traced.end(done.as_ref().err());
-        done?;
-        if self.base.step.is_multiple_of(self.base.steps_per_epoch) {
-            self.picture(self.base.step / self.base.steps_per_epoch, ticket.k);
-        }
-        Ok(())
+        done
     }
 
     fn apply(&mut self, ticket: Ticket, traced: &mut Traced) -> Result<(), Failure> {
+        let mut seen = if ticket.step == 0 { self.picture(0, 0, ticket.k) } else { Vec::new() };
         let waited = Instant::now();
         let batch = self.loader.next().context("reading the next batch").map_err(failure_of)?;
         self.loaded.count(&self.metrics, self.loader.ready(), &self.loader.stats());
@@ -110,7 +105,13 @@ impl Running {
         }
         let words = self.words(&batch);
         let input = host_batch(&batch, &words, self.audit);
-        let output = self.base.engine.step_host(&input, &step_ticket(ticket)).map_err(|error| self.classify(error))?;
+        let mut output =
+            self.base.engine.step_host(&input, &step_ticket(ticket)).map_err(|error| self.classify(error))?;
+        let applied = ticket.step + 1;
+        if applied.is_multiple_of(self.base.steps_per_epoch) {
+            seen = self.picture(applied / self.base.steps_per_epoch, applied, ticket.k);
+        }
+        output.signals.extend(seen);
         let timings = self.report(ticket, &batch.lanes, &output, data_wait)?;
         traced.parts(&timings);
         tracing::debug!(seconds = waited.elapsed().as_secs_f64(), "step computed");
@@ -230,16 +231,23 @@ impl Running {
         Ok(timings)
     }
 
-    /// Writes one page of the gallery after `epoch` finished epochs. Pictures are for people: a page that cannot be
-    /// made or stored is a notice, never a reason to stop.
-    fn picture(&mut self, epoch: u64, k: u32) {
+    /// Writes one page of the gallery after `epoch` finished epochs and `step` steps, and gives back what it says of the masks
+    /// in numbers. Pictures are for people: a page that cannot be made or stored is a notice, never a reason to stop.
+    fn picture(&mut self, epoch: u64, step: u64, k: u32) -> Vec<(&'static str, f64)> {
         if self.assignment.rank != 0 || !gallery::due(epoch, self.base.job.spec.epochs) {
-            return;
+            return Vec::new();
         }
-        let page = match self.page(epoch, k) {
+        let page = match self.page(epoch, step, k) {
             Ok(page) => page,
-            Err(error) => return self.complain(&error),
+            Err(error) => {
+                self.complain(&error);
+                return Vec::new();
+            }
         };
+        let overlaps = [
+            ("average_best_overlap", page.average_best_overlap),
+            ("prior_average_best_overlap", page.prior_average_best_overlap),
+        ];
         let (store, outbox, job) = (self.base.store.clone(), self.outbox.clone(), self.assignment.job.clone());
         let _entered = self.runtime.enter();
         let _runs_on = r2o_telemetry::spawn("gallery upload", TaskKind::Work, async move {
@@ -252,24 +260,20 @@ impl Running {
                 ));
             }
         });
+        overlaps.into_iter().filter_map(|(name, overlap)| Some((name, overlap?))).collect()
     }
 
-    fn page(&mut self, epoch: u64, k: u32) -> Result<pages::GalleryPage> {
+    fn page(&mut self, epoch: u64, step: u64, k: u32) -> Result<pages::GalleryPage> {
         if self.base.probe.is_none() {
-            let spec = &self.base.job.spec;
-            let chosen = gallery::choose(self.base.dataset.samples());
-            self.base.probe = Some(
-                r2o_data::probe(&self.base.dataset, &chosen, spec.data.image_size, &spec.method.prior, spec.seed)
-                    .context("cannot read the gallery's images")?,
-            );
+            self.base.probe = Some(Probe::read(&self.base.dataset, &self.base.job.spec)?);
         }
         let probe = self.base.probe.as_ref().context("the gallery has no images")?;
         let masks = self
             .base
             .engine
-            .predict_masks_host(&host_batch(probe, &[], false), k)
+            .predict_masks_host(&host_batch(&probe.batch, &[], false), k)
             .context("cannot predict the gallery's masks")?;
-        gallery::page(&self.base.dataset, probe, &masks, epoch, self.base.step, k)
+        gallery::page(&self.base.dataset, probe, &masks, epoch, step, k)
     }
 
     fn complain(&self, error: &anyhow::Error) {
