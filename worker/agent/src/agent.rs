@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use r2o_data::{CacheOptions, StreamOptions};
+use r2o_engine::host::Device;
 use r2o_proto::token::{TokenChannel, TokenFile};
 use r2o_proto::v1::worker_message::Kind;
 use r2o_proto::v1::{Draining, Goodbye, Hello, LogLine, Prepared, Ready};
@@ -20,8 +21,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::RunOptions;
+use crate::gpu::Gpu;
 use crate::leave::{Request, Requests};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Metrics, Shown};
 use crate::session::{self, Outbox};
 use crate::trainer::{self, Task, Trainer};
 use crate::{logs, wire};
@@ -77,10 +79,11 @@ struct Agent {
 
 /// Serves, and sends what is traced and measured last.
 async fn serve(options: RunOptions, name: String, lines: mpsc::Receiver<LogLine>) -> Result<ExitReason> {
-    let (metrics, served) = (Metrics::default(), certificate(&options.tls)?);
-    let sent = metrics::sent(&metrics, served.clone());
-    let mut otlp = receiver::send(&options.otlp, &Resource::of_process("r2o-worker", &name), sent)?;
-    let reason = work(options, name, lines, (metrics, served), otlp.spans()).await;
+    let device = trainer::device(options.device)?;
+    let gpu = device.cuda_index().and_then(|_| Gpu::open()).map(Arc::new);
+    let shown = Shown { metrics: Metrics::default(), tls: certificate(&options.tls)?, gpu };
+    let mut otlp = receiver::send(&options.otlp, &Resource::of_process("r2o-worker", &name), shown.sent())?;
+    let reason = work(options, name, device, lines, shown, otlp.spans()).await;
     otlp.finish().await;
     reason
 }
@@ -88,11 +91,11 @@ async fn serve(options: RunOptions, name: String, lines: mpsc::Receiver<LogLine>
 async fn work(
     options: RunOptions,
     name: String,
+    device: Device,
     mut lines: mpsc::Receiver<LogLine>,
-    (metrics, served): (Metrics, Option<ServerTls>),
+    shown: Shown,
     spans: Spans,
 ) -> Result<ExitReason> {
-    let device = trainer::device(options.device)?;
     let threads = options.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
     let hello = Hello {
         worker: name.clone(),
@@ -122,7 +125,7 @@ async fn work(
         flip_bit_at: options.flip_bit_at,
         advertise: options.advertise,
         channel: channel.clone(),
-        metrics: Arc::clone(&metrics),
+        metrics: Arc::clone(&shown.metrics),
         spans,
         name: name.clone(),
         runtime: tokio::runtime::Handle::current(),
@@ -142,14 +145,14 @@ async fn work(
     };
     let (pages, stop) = (web::Pages::default(), CancellationToken::new());
     let _web = match options.http {
-        Some(address) => Some(serve_web(address, served.clone(), pages.clone(), stop.clone()).await?),
+        Some(address) => Some(serve_web(address, shown.tls.clone(), pages.clone(), stop.clone()).await?),
         None => None,
     };
     let _stops_at_the_end = stop.drop_guard();
     let mut requests = Requests::listen(options.preemption_file)?;
     tracing::info!(worker = name, device = %device, threads, "worker started");
     agent.connect();
-    pages.open(metrics::page(metrics, served));
+    pages.open(metrics::page(shown));
     loop {
         // An outbox comes before the Connected event that belongs to it, hence the fixed order.
         let event = tokio::select! {

@@ -4,6 +4,7 @@ mod agent;
 mod checkpoint;
 mod cli;
 mod gallery;
+mod gpu;
 mod leave;
 mod logs;
 mod metrics;

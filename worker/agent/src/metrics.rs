@@ -14,6 +14,8 @@ use r2o_telemetry::metrics::{CONTENT_TYPE, table};
 use r2o_telemetry::otlp::Metrics as Sent;
 use r2o_transport::{Peer, ServerTls};
 
+use crate::gpu::Gpu;
+
 /// All metrics of a worker. Cheap to clone.
 pub(crate) type Metrics = Arc<table::Worker>;
 
@@ -97,25 +99,42 @@ pub(crate) fn upload(metrics: &Metrics, part: &CheckpointPart, took: Duration) {
     }
 }
 
-/// What is sent where operators look at it.
-pub(crate) fn sent(metrics: &Metrics, tls: Option<ServerTls>) -> Sent {
-    let looked = Arc::clone(metrics);
-    Sent {
-        registry: Arc::clone(metrics.registry()),
-        look: Box::new(move || {
-            looked.look(tls.as_ref().map(ServerTls::expires));
-            Box::pin(std::future::ready(()))
-        }),
-        lost: metrics.spans_lost.clone(),
+/// The metrics, and what is looked at whenever somebody asks for them. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    pub(crate) metrics: Metrics,
+    pub(crate) tls: Option<ServerTls>,
+    pub(crate) gpu: Option<Arc<Gpu>>,
+}
+
+impl Shown {
+    fn look(&self) {
+        self.metrics.look(self.tls.as_ref().map(ServerTls::expires));
+        if let Some(gpu) = &self.gpu {
+            gpu.look(&self.metrics);
+        }
+    }
+
+    /// What is sent where operators look at it.
+    pub(crate) fn sent(&self) -> Sent {
+        let looked = self.clone();
+        Sent {
+            registry: Arc::clone(self.metrics.registry()),
+            look: Box::new(move || {
+                looked.look();
+                Box::pin(std::future::ready(()))
+            }),
+            lost: self.metrics.spans_lost.clone(),
+        }
     }
 }
 
 /// `/metrics`, for anybody: no number is secret.
-pub(crate) fn page(metrics: Metrics, tls: Option<ServerTls>) -> Router {
+pub(crate) fn page(shown: Shown) -> Router {
     let show = move |ConnectInfo(peer): ConnectInfo<Peer>| async move {
         peer.standing.let_in();
-        metrics.look(tls.as_ref().map(ServerTls::expires));
-        ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.registry().text())
+        shown.look();
+        ([(header::CONTENT_TYPE, CONTENT_TYPE)], shown.metrics.registry().text())
     };
     Router::new().route("/metrics", get(show))
 }
