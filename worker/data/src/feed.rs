@@ -2,9 +2,10 @@
 //!
 //! How far ahead follows from what was measured: a chunk is asked for when the time until its step is not much longer than a
 //! read takes, with all that must come before it at the rate of the store. Memory bounds it: chunks in memory and on their way
-//! never take more than the budget, and only what nothing ahead needs makes room for a read ahead of its time.
+//! never take more than the budget, and only what is needed later, or not at all, makes room for a read ahead of its time.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -175,10 +176,8 @@ impl Feeder {
         for group in needs.chunk_by(|a, b| a.chunk == b.chunk) {
             let chunk = group[0].chunk;
             self.lay(chunk, group, &mut step)?;
-            // From here on it may make room, unless a later step needs it too.
-            if self.horizon.get(&chunk).is_some_and(|outlook| outlook.last == number) {
-                self.horizon.remove(&chunk);
-            }
+            // From here on it may make room for what is needed before its next use.
+            self.used(chunk);
             self.ask(&needs, number, &mut asked);
         }
         self.stats.buffer(step.bytes() as u64);
@@ -189,11 +188,21 @@ impl Feeder {
         let order = self.orders.next()?;
         let needs = self.dataset.needs(&order.samples)?;
         for group in needs.chunk_by(|a, b| a.chunk == b.chunk) {
-            let on_disk = || Outlook { last: 0, on_disk: self.dataset.is_cached(group[0].chunk) };
-            self.horizon.entry(group[0].chunk).or_insert_with(on_disk).last = order.step;
+            let on_disk = || Outlook { on_disk: self.dataset.is_cached(group[0].chunk), ..Outlook::default() };
+            self.horizon.entry(group[0].chunk).or_insert_with(on_disk).steps.push_back(order.step);
         }
         self.ahead.push_back(Wanted { order, needs });
         Ok(())
+    }
+
+    /// The first of the steps that need a chunk has it.
+    fn used(&mut self, chunk: usize) {
+        if let Entry::Occupied(mut outlook) = self.horizon.entry(chunk) {
+            outlook.get_mut().steps.pop_front();
+            if outlook.get().steps.is_empty() {
+                outlook.remove();
+            }
+        }
     }
 
     /// Asks for a step's chunks, from the one numbered `asked` on, as far as there is room.
@@ -252,7 +261,7 @@ impl Feeder {
     /// Starts to read a chunk. `false`: there is no room.
     fn start(&mut self, chunk: usize, step: u64) -> bool {
         let bytes = self.dataset.chunk_bytes(chunk);
-        if !self.shelf.make_room(bytes, &self.horizon) {
+        if !self.shelf.make_room(bytes, step, &self.horizon) {
             return false;
         }
         let (dataset, stats) = (Arc::clone(&self.dataset), Arc::clone(&self.stats));

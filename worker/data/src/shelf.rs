@@ -1,6 +1,7 @@
 //! Chunks in memory: those that came and those that are on their way, within a budget that counts both.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,16 +28,21 @@ struct Held {
 }
 
 /// What the walk over the steps knows of a chunk that it is going to need.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Outlook {
-    /// The last of the steps ahead that needs it.
-    pub(crate) last: u64,
+    /// The steps ahead that need it, one after another.
+    pub(crate) steps: VecDeque<u64>,
     /// The disk cache has it.
     pub(crate) on_disk: bool,
 }
 
 /// Chunks that will be needed.
 pub(crate) type Horizon = HashMap<usize, Outlook>;
+
+/// The next step that needs a chunk; that of what nothing ahead needs is beyond all.
+fn next_step(horizon: &Horizon, chunk: usize) -> u64 {
+    horizon.get(&chunk).and_then(|outlook| outlook.steps.front()).copied().unwrap_or(u64::MAX)
+}
 
 /// The chunks.
 #[derive(Debug)]
@@ -100,21 +106,27 @@ impl Shelf {
         }
     }
 
-    /// Whether `bytes` more fit, once chunks that nothing ahead needs have made room, the longest unused first.
-    pub(crate) fn make_room(&mut self, bytes: u64, horizon: &Horizon) -> bool {
+    /// Whether `bytes` more fit for a chunk that `step` needs, once chunks that are needed later have made room.
+    pub(crate) fn make_room(&mut self, bytes: u64, step: u64, horizon: &Horizon) -> bool {
         while self.bytes + bytes > self.budget {
-            let free = self.arrived().filter(|(chunk, _)| !horizon.contains_key(chunk));
-            let Some(oldest) = free.min_by_key(|(_, held)| held.used).map(|(&chunk, _)| chunk) else { return false };
-            self.lost(oldest);
+            let Some(last) = self.needed_last(horizon).filter(|&chunk| next_step(horizon, chunk) > step) else {
+                return false;
+            };
+            self.lost(last);
         }
         true
     }
 
-    /// Gives up what is needed last of all that came, for something that is needed now. `false`: nothing came yet.
+    /// Gives up a chunk of those that came, for something that is needed now. `false`: nothing came yet.
     pub(crate) fn give_up_one(&mut self, horizon: &Horizon) -> bool {
-        let need = |chunk: &usize| horizon.get(chunk).map_or(0, |outlook| outlook.last);
-        let last = self.arrived().map(|(chunk, _)| *chunk).max_by_key(need);
-        last.inspect(|chunk| self.lost(*chunk)).is_some()
+        self.needed_last(horizon).inspect(|&chunk| self.lost(chunk)).is_some()
+    }
+
+    /// Of the chunks that came the one whose next use is the farthest, which is the best to do without (Belady, 1966); of those
+    /// that nothing ahead needs the longest unused.
+    fn needed_last(&self, horizon: &Horizon) -> Option<usize> {
+        let last = self.arrived().max_by_key(|&(&chunk, held)| (next_step(horizon, chunk), Reverse(held.used)));
+        last.map(|(&chunk, _)| chunk)
     }
 
     fn arrived(&self) -> impl Iterator<Item = (&usize, &Held)> {

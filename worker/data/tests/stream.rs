@@ -113,14 +113,34 @@ fn memory_for_a_window_reads_every_chunk_once() {
     let reads = ReadOptions { hedge_percentile: 100, ..ReadOptions::default() };
     let options = StreamOptions { memory_bytes: 40 * set.chunk_bytes(), reads, ..StreamOptions::default() };
     let mut loader = started(&opened(&server.url(), options), 0);
-    // The first half of an epoch, in which memory does not reach as far as the next.
-    digests(&mut loader, set.steps() / 2);
+    // The first quarter of an epoch: what is left of it is more than memory can hold, which so does not reach the next.
+    digests(&mut loader, set.steps() / 4);
     drop(loader);
     let mut asked = server.ranges();
     let all = asked.len();
     asked.sort_unstable();
     asked.dedup();
-    assert!(asked.len() == all && all as u64 >= set.chunks() / 2, "{all} requests for {} chunks", asked.len());
+    assert!(asked.len() == all && all as u64 >= set.chunks() / 4, "{all} requests for {} chunks", asked.len());
+}
+
+#[test]
+fn a_fleet_reads_one_copy_of_the_set_an_epoch() {
+    const EPOCHS: usize = 4;
+    let set = Set::small();
+    let server = Faulty::start(Behind::Folder(set.folder()), Faults::default());
+    let reads = ReadOptions { hedge_percentile: 100, ..ReadOptions::default() };
+    // Of a window, and some to read ahead.
+    let chunks = 12;
+    let options = StreamOptions { memory_bytes: chunks * set.chunk_bytes(), reads, ..StreamOptions::default() };
+    let mut fleet: Vec<_> =
+        (0..2).map(|lane| streaming::of_lanes(&opened(&server.url(), options.clone()), vec![lane], 0)).collect();
+    for loader in &mut fleet {
+        digests(loader, EPOCHS * set.steps());
+    }
+    drop(fleet);
+    // Nobody knows that no epoch follows: so much is read ahead.
+    let (asked, needed) = (server.ranges().len() as u64, EPOCHS as u64 * set.chunks());
+    assert!((needed..=needed + 2 * chunks).contains(&asked), "{asked} requests for {needed} chunks");
 }
 
 #[test]

@@ -93,12 +93,17 @@ pub(crate) fn opened(url: &str, options: StreamOptions) -> Arc<Dataset> {
 
 /// A loader of all lanes.
 pub(crate) fn started(dataset: &Arc<Dataset>, first_step: u64) -> Loader {
+    of_lanes(dataset, (0..LANES).collect(), first_step)
+}
+
+/// A loader of some of the lanes.
+pub(crate) fn of_lanes(dataset: &Arc<Dataset>, lanes: Vec<u32>, first_step: u64) -> Loader {
     Loader::start(LoaderOptions {
         dataset: Arc::clone(dataset),
         seed: 5,
         image_size: 32,
         prior: Prior::None {},
-        lanes: (0..LANES).collect(),
+        lanes,
         total_lanes: LANES,
         samples_per_lane: PER_LANE,
         window_chunks: WINDOW,
