@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds the images coordinator and worker-cpu without a registry: the base is made from the distribution's packages, once,
-# and the programs are built here, the coordinator and r2octl linked statically. With FOLDER, its r2o-coordinator and
-# r2octl (static), and r2o-worker are taken. Needs podman, buildah, mmdebstrap, and `cargo xtask setup`.
+# Builds the images coordinator and worker-cpu, or those of $TARGETS, without a registry: the base is made from the
+# distribution's packages, once, and the programs are built here, the coordinator and r2octl linked statically. With FOLDER,
+# its r2o-coordinator and r2octl (static), and r2o-worker (with the feature cuda for worker-cuda) are taken. Needs podman,
+# buildah, mmdebstrap, and `cargo xtask setup`.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$here/../..
@@ -36,10 +37,11 @@ for program in r2o-coordinator r2octl r2o-worker; do
     strip -o "$context/image/bin/$program" "$programs/$program"
     (cd "$root" && cargo xtask sbom "$program") >"$context/image/sbom/$program.cdx.json"
 done
+cp "$docker/cuda.txt" "$context/image/"
 cp -rL "$libtorch/lib" "$context/image/libtorch/lib"
 build() { buildah bud --quiet --isolation=chroot --pull=never --layers "$@"; }
 build --file "$docker/prebuilt.Dockerfile" --tag localhost/r2o/programs:prebuilt "$context/image" >/dev/null
-for target in coordinator worker-cpu; do
+for target in ${TARGETS:-coordinator worker-cpu}; do
     build --file "$docker/Dockerfile" --build-arg PROGRAMS=localhost/r2o/programs:prebuilt --build-arg "DEBIAN=$base" \
         --build-arg "REVISION=$(git -C "$here" rev-parse HEAD 2>/dev/null || echo unknown)" \
         --target "$target" --tag "localhost/r2o/$target:0.1.0" "$context/image" >/dev/null

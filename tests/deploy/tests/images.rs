@@ -33,6 +33,18 @@ fn the_linter_is_not_fooled() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn wheels_of_the_gpu_image_are_pinned_by_hash_and_of_the_torch_that_we_build_with() -> Result<()> {
+    let read = |path: &str| fs::read_to_string(repository().join(path));
+    let (cuda, built) = (read("deploy/docker/cuda.txt")?, read("xtask/requirements/libtorch.txt")?);
+    let torch = built.lines().find(|line| line.starts_with("torch==")).context("libtorch.txt names no torch")?;
+    assert!(cuda.lines().any(|line| line == torch), "cuda.txt has another torch than {torch}");
+    let wheels: Vec<&str> = cuda.lines().filter(|line| line.contains("==") && !line.starts_with('#')).collect();
+    let hashes = cuda.lines().filter(|line| line.trim_start().starts_with("--hash=sha256:")).count();
+    assert_eq!(wheels.len(), hashes, "{wheels:?}");
+    Ok(())
+}
+
 /// Every image that is shipped runs as nobody and has its bill of materials, and its bases have versions.
 #[test]
 fn images_are_pinned_say_what_they_hold_and_run_as_nobody() -> Result<()> {
@@ -44,7 +56,7 @@ fn images_are_pinned_say_what_they_hold_and_run_as_nobody() -> Result<()> {
         assert!(stage.contains(".cdx.json /usr/share/sbom/\n"), "{target} has no bill of materials");
         assert!(stage.contains("org.opencontainers.image.revision"), "{target} has no labels");
     }
-    let bases = ["RUST", "DEBIAN", "CUDA"];
+    let bases = ["RUST", "DEBIAN"];
     for base in bases {
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("ARG {base}="))).unwrap_or_default();
         let version = line.split_once(':').map(|(_, version)| version).unwrap_or_default();
