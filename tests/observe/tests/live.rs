@@ -62,7 +62,10 @@ async fn fleet() -> Result<(Fleet, Vec<String>)> {
     let mut fleet = Fleet::start_with(0, FleetOptions { coordinator, ..FleetOptions::default() }).await?;
     let faults: [&[&str]; 3] = [&[], &[], &["--flip-bit-at", "11"]];
     for (index, fault) in faults.into_iter().enumerate() {
-        let more = ["--http", &targets[index + 1]].iter().chain(fault).map(|word| (*word).to_owned()).collect();
+        // Workers of a host share a disk cache.
+        let cache = fleet.folder().join("cache").display().to_string();
+        let always = ["--http", &targets[index + 1], "--cache-dir", &cache, "--cache-bytes", "67108864"];
+        let more = always.iter().chain(fault).map(|word| (*word).to_owned()).collect();
         let options = WorkerOptions { threads: 1, audit: false, more };
         let name = format!("worker-{index}");
         fleet.workers.push(Worker::start(fleet.folder(), &name, &fleet.coordinator.url, &options)?);
@@ -223,5 +226,11 @@ async fn every_panel_has_data_and_an_alert_reaches_people() -> Result<()> {
     println!("{} expressions have data", expressions.len());
     let healed = monitoring.values("r2o_replicas_healed_total{job=\"watched\"}").await?;
     ensure!(healed.iter().sum::<f64>() >= 1.0, "the replica is not healed: {healed:?}");
+    // The loaders of the generation that follows the fault find what those before it read.
+    wait_until("chunks come from the disk cache", RUN, || async {
+        let read = monitoring.values("sum(r2o_loader_chunks_total{from=\"disk\"})").await?;
+        Ok(read.iter().any(|chunks| *chunks > 0.0).then_some(()))
+    })
+    .await?;
     Ok(())
 }
