@@ -67,7 +67,7 @@ pub(crate) struct JobMetrics {
 }
 
 /// What numbers are made of that no single fact says.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Track {
     activity: Option<&'static str>,
     /// Until when the activity's time is counted.
@@ -81,6 +81,21 @@ struct Track {
     broken: Option<Millis>,
     /// Why it ended.
     cause: Option<&'static str>,
+}
+
+impl Track {
+    /// What was done until `now`, and for how long; it is `next` from now on.
+    fn spend(&mut self, now: Millis, next: Option<&'static str>) -> Option<(&'static str, Millis)> {
+        let spent = now.saturating_sub(std::mem::replace(&mut self.counted, now));
+        let done = std::mem::replace(&mut self.activity, next)?;
+        self.trained += if done == "training" { spent } else { 0 };
+        self.lasted += if done == "paused" { 0 } else { spent };
+        Some((done, spent))
+    }
+
+    fn goodput(&self) -> Option<f64> {
+        (self.lasted > 0).then(|| self.trained as f64 / self.lasted as f64)
+    }
 }
 
 impl JobMetrics {
@@ -100,16 +115,8 @@ impl JobMetrics {
             table::OPENINGS.iter().for_each(|reason| all.generations.show(&[&job, reason]));
             table::REASONS.iter().for_each(|reason| all.recovery_seconds.show(&[&job, reason]));
         }
-        let track = Track {
-            activity: None,
-            counted: clock.now(),
-            trained: 0,
-            lasted: 0,
-            committed: view.committed,
-            granted: view.committed,
-            broken: None,
-            cause: None,
-        };
+        let (committed, granted) = (view.committed, view.committed);
+        let track = Track { counted: clock.now(), committed, granted, ..Track::default() };
         Self { all, job, clock, track: Mutex::new(track) }
     }
 
@@ -195,15 +202,9 @@ impl JobMetrics {
 
     /// Counts the time until now for what the job does, which is this from now on.
     fn count_time(&self, next: Option<&'static str>) {
-        let mut track = self.lock();
-        let now = self.clock.now();
-        if let Some(activity) = track.activity {
-            let spent = now.saturating_sub(track.counted);
+        if let Some((activity, spent)) = self.lock().spend(self.clock.now(), next) {
             self.all.activity.add(&[&self.job, activity], spent as f64 / 1000.0);
-            track.trained += if activity == "training" { spent } else { 0 };
-            track.lasted += if activity == "paused" { 0 } else { spent };
         }
-        (track.counted, track.activity) = (now, next);
     }
 
     /// Counts what goes on until now.
@@ -215,8 +216,7 @@ impl JobMetrics {
     /// Share of its time that the job has trained under this coordinator, pauses left out; none before there is any.
     pub(crate) fn goodput(&self) -> Option<f64> {
         self.look();
-        let track = self.lock();
-        (track.lasted > 0).then(|| track.trained as f64 / track.lasted as f64)
+        self.lock().goodput()
     }
 
     /// An event of the job: its word is what says why generations end.
@@ -361,5 +361,22 @@ fn state_index(state: JobState) -> usize {
         JobState::Succeeded => 4,
         JobState::Failed => 5,
         JobState::Cancelled => 6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goodput_is_the_share_of_training_in_what_nobody_paused() {
+        let mut track = Track { counted: 1_000, ..Track::default() };
+        assert_eq!((track.spend(2_000, Some("forming")), track.goodput()), (None, None));
+        assert_eq!(track.spend(4_000, Some("training")), Some(("forming", 2_000)));
+        assert_eq!(track.spend(7_000, Some("paused")), Some(("training", 3_000)));
+        assert_eq!(track.spend(90_000, Some("training")), Some(("paused", 83_000)));
+        track.spend(93_000, None);
+        assert_eq!(track.goodput(), Some(6.0 / 8.0));
+        assert_eq!((track.spend(99_000, None), track.goodput()), (None, Some(6.0 / 8.0)));
     }
 }
