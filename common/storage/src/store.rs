@@ -97,14 +97,13 @@ impl Store {
         }
     }
 
+    /// A part is taken as it is, so that what is listed can be read under that name; what no store can hold is escaped.
     fn path_unchecked(&self, key: &str) -> Path {
-        key.split('/')
-            .filter(|part| !part.is_empty())
-            .fold(self.root.clone(), |path, part| path.join(PathPart::from(part)))
+        let whole = |part| PathPart::parse(part).unwrap_or_else(|_| PathPart::from(part));
+        key.split('/').filter(|part| !part.is_empty()).fold(self.root.clone(), |path, part| path.join(whole(part)))
     }
 
-    /// Refuses keys that would leave the root or be renamed by the store's own escaping, so that what is listed is what was
-    /// written.
+    /// Refuses keys that would leave the root or that no store can hold.
     fn path(&self, key: &str) -> Result<Path, StorageError> {
         let refuse = |reason: String| StorageError::InvalidKey { url: self.url.clone(), key: key.to_owned(), reason };
         if key.is_empty() {
