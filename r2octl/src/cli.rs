@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use r2o_data::pack::Part;
 use r2o_transport::ClientTls;
 
 use crate::error::EXIT_CODES;
@@ -306,6 +307,12 @@ pub(crate) struct Report {
 pub(crate) enum Data {
     /// Turn a folder tree, a list file or WebDataset tars into shards with an index and superpixels
     Pack(Pack),
+    /// Finish a set that was packed in parts
+    Merge {
+        /// Where the parts were packed into
+        #[arg(value_name = "URL")]
+        out: String,
+    },
     /// Show and verify a packed data set
     Inspect {
         /// Where it lies
@@ -360,16 +367,16 @@ pub(crate) struct DataBench {
 
 #[derive(Debug, Args)]
 pub(crate) struct Pack {
-    /// A folder tree (the first folders name the classes), a list (.txt, .lst, .tsv: path, label and mask, between tabs),
-    /// a WebDataset tar, or a folder of them
+    /// A path or storage URL: a folder tree (the first folders name the classes), a list (.txt, .lst, .tsv: path, label and
+    /// mask, between tabs), a WebDataset tar, or a folder of them
     #[arg(value_name = "SRC")]
     pub(crate) source: String,
     /// Where to write the data set: a folder or a storage URL
     #[arg(long, value_name = "URL")]
     pub(crate) out: String,
-    /// Ground-truth masks: a folder of files named like the images
-    #[arg(long, value_name = "DIR")]
-    pub(crate) masks: Option<PathBuf>,
+    /// Ground-truth masks: a folder or storage URL of files named like the images
+    #[arg(long, value_name = "URL")]
+    pub(crate) masks: Option<String>,
     /// Superpixels per image to ask SLIC for
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub(crate) segments: u32,
@@ -385,6 +392,9 @@ pub(crate) struct Pack {
     /// Threads; 0 for all cores
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) threads: usize,
+    /// Pack only the I-th of N parts (1/3, 2/3, 3/3), one process each; `data merge` then makes a set of them
+    #[arg(long, default_value_t = Part::WHOLE, value_name = "I/N", hide_default_value = true)]
+    pub(crate) part: Part,
 }
 
 #[cfg(test)]

@@ -1,101 +1,31 @@
-//! `data pack`, `data inspect` and `data bench`.
+//! `data pack`, `data merge`, `data inspect` and `data bench`.
 
-use std::sync::OnceLock;
+mod pack;
+
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use r2o_data::bench::{BenchOptions, BenchReport, OrderReport, bench, order};
 use r2o_data::inspect::{InspectReport, inspect};
-use r2o_data::pack::{PackError, PackOptions, PackSummary, Progress, pack};
 use r2o_data::{CacheOptions, DataError, Dataset, StreamOptions};
 use r2o_storage::shard::SetError;
 use r2o_types::{Prior, Shape};
-use serde::Serialize;
 
-use crate::cli::{Data, DataBench, Pack};
+use crate::cli::{Data, DataBench};
 use crate::error::{CliError, Exit, exit_of_storage};
 use crate::format::{bytes, count};
 use crate::output::Output;
 use crate::table;
 
-/// Left-out images that are named; more are only counted. `-o json` has all.
-const SKIPPED_SHOWN: usize = 20;
-/// Damages that are named likewise.
+/// Damages that are named; more are only counted. `-o json` has all.
 const BAD_SHOWN: usize = 50;
 
 pub(super) async fn run(command: Data, output: &mut Output) -> Result<(), CliError> {
     match command {
-        Data::Pack(args) => run_pack(args, output).await,
+        Data::Pack(args) => pack::run(args, output).await,
+        Data::Merge { out } => pack::run_merge(out, output).await,
         Data::Inspect { url } => run_inspect(&url, output).await,
         Data::Bench(args) => run_bench(args, output).await,
     }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Packed {
-    url: String,
-    samples: u64,
-    shards: usize,
-    resumed_shards: usize,
-    bytes: u64,
-    classes: Vec<String>,
-    skipped: Vec<SkippedView>,
-}
-
-#[derive(Serialize)]
-struct SkippedView {
-    name: String,
-    reason: String,
-}
-
-impl From<PackSummary> for Packed {
-    fn from(s: PackSummary) -> Self {
-        let skipped = s.skipped.into_iter().map(|s| SkippedView { name: s.name, reason: s.reason }).collect();
-        let (url, samples, shards, bytes, classes) = (s.url, s.samples, s.shards, s.bytes, s.classes);
-        Self { url, samples, shards, resumed_shards: s.resumed, bytes, classes, skipped }
-    }
-}
-
-async fn run_pack(args: Pack, output: &mut Output) -> Result<(), CliError> {
-    let (source, out) = (args.source.clone(), args.out.clone());
-    let options = PackOptions {
-        masks: args.masks,
-        segments: args.segments,
-        slic_size: args.slic_size,
-        shard_bytes: args.shard_mib << 20,
-        side_min: args.min_side,
-        threads: args.threads,
-        ..PackOptions::new(args.source, args.out)
-    };
-    // Packing keeps all cores busy for long: it gets a thread of its own.
-    let packed = tokio::task::spawn_blocking(move || pack(&options, &Bar::default())).await;
-    let summary = packed
-        .map_err(|e| CliError::failure(format!("packing {source} broke off; the same command goes on")).because(e))?
-        .map_err(|e| pack_error(e, &source, &out))?;
-    let packed = Packed::from(summary);
-    output.result(&packed, |_| pack_text(&packed))
-}
-
-fn pack_text(p: &Packed) -> String {
-    let mut text = format!(
-        "packed {} into {} ({}) under {}",
-        count(p.samples, "image"),
-        count(p.shards, "shard"),
-        bytes(p.bytes),
-        p.url
-    );
-    if p.resumed_shards > 0 {
-        text += &format!("\n{} finished by an earlier run", count(p.resumed_shards, "shard"));
-    }
-    if !p.classes.is_empty() {
-        text += &format!("\n{} classes", p.classes.len());
-    }
-    if !p.skipped.is_empty() {
-        let named = p.skipped.iter().map(|s| format!("{}: {}", s.name, s.reason)).collect::<Vec<_>>();
-        text += &format!("\n{} left out:\n{}", count(named.len(), "image"), some(&named, SKIPPED_SHOWN));
-    }
-    text
 }
 
 /// The first lines, indented, and how many more there are.
@@ -105,55 +35,6 @@ fn some(lines: &[String], shown: usize) -> String {
         text.push(format!("  and {} more (-o json names all)", lines.len() - shown));
     }
     text.join("\n")
-}
-
-/// A bar on the standard error, which hides itself where that is no terminal.
-#[derive(Default)]
-struct Bar(OnceLock<ProgressBar>);
-
-impl Progress for Bar {
-    fn listed(&self, images: u64) {
-        let bar = self.0.get_or_init(|| {
-            let bar = ProgressBar::new(images);
-            // A template of fixed text; a failure would only mean the default look.
-            let template = "packing {bar:30.cyan/blue} {pos}/{len} images  {per_sec}  {eta} left";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("━╸ "));
-            }
-            bar
-        });
-        bar.set_length(images);
-    }
-
-    fn advanced(&self, images: u64) {
-        if let Some(bar) = self.0.get() {
-            bar.inc(images);
-        }
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        if let Some(bar) = self.0.get() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn pack_error(e: PackError, source: &str, out: &str) -> CliError {
-    let exit = match &e {
-        PackError::Source { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::NotFound,
-        PackError::Storage(e) | PackError::Set(SetError::Storage(e)) => exit_of_storage(e),
-        PackError::Source { .. } | PackError::Threads(_) => Exit::Failure,
-        _ => Exit::Refused,
-    };
-    let error = CliError::new(exit, format!("cannot pack {source} into {out}")).because(e);
-    match exit {
-        Exit::NoSpace | Exit::Unreachable => {
-            error.advice("what is finished stays: the same command goes on from there")
-        }
-        _ => error,
-    }
 }
 
 async fn run_inspect(url: &str, output: &mut Output) -> Result<(), CliError> {

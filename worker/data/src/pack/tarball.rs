@@ -1,5 +1,6 @@
 //! One shard in memory: a tar with fixed headers, and where everything lies in it.
 
+use bytes::Bytes;
 use r2o_storage::shard::{ChunkEntry, Member, SampleEntry, ShardIndex};
 use tar::{EntryType, Header};
 
@@ -14,9 +15,9 @@ pub(super) struct Members {
     /// Extension of the image.
     pub(super) extension: &'static str,
     pub(super) json: Vec<u8>,
-    pub(super) image: Vec<u8>,
+    pub(super) image: Bytes,
     pub(super) prior: Vec<u8>,
-    pub(super) mask: Option<Vec<u8>>,
+    pub(super) mask: Option<Bytes>,
 }
 
 /// A shard's bytes and index.
