@@ -305,7 +305,7 @@ pub(crate) struct Report {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Data {
-    /// Turn a folder tree, a list file or WebDataset tars into shards with an index and superpixels
+    /// Turn photographs into shards with an index and superpixels: a folder tree, a list, WebDataset, parquet or COCO
     Pack(Pack),
     /// Finish a set that was packed in parts
     Merge {
@@ -368,7 +368,8 @@ pub(crate) struct DataBench {
 #[derive(Debug, Args)]
 pub(crate) struct Pack {
     /// A path or storage URL: a folder tree (the first folders name the classes), a list (.txt, .lst, .tsv: path, label and
-    /// mask, between tabs), a WebDataset tar, or a folder of them
+    /// mask, between tabs), a WebDataset tar or a parquet file with images in it, a folder of them, or COCO's annotations
+    /// (instances_*.json)
     #[arg(value_name = "SRC")]
     pub(crate) source: String,
     /// Where to write the data set: a folder or a storage URL
@@ -377,6 +378,9 @@ pub(crate) struct Pack {
     /// Ground-truth masks: a folder or storage URL of files named like the images
     #[arg(long, value_name = "URL")]
     pub(crate) masks: Option<String>,
+    /// The images of COCO's annotations: a folder or storage URL
+    #[arg(long, value_name = "URL", conflicts_with = "masks")]
+    pub(crate) images: Option<String>,
     /// Superpixels per image to ask SLIC for
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub(crate) segments: u32,

@@ -4,13 +4,17 @@
 //! same input gives the same bytes. Any process can make any shard: several may share the work out by parts, and what an
 //! interrupted one finished is not made again (see [`record`]). `index.json` is written last, by [`merge`].
 
+mod coco;
 mod make;
 mod merge;
 mod part;
 mod place;
 mod plan;
+mod raster;
 mod record;
+mod rows;
 mod source;
+mod table;
 mod tarball;
 mod webdataset;
 
@@ -31,12 +35,14 @@ use record::PlanRecord;
 #[serde(rename_all = "camelCase")]
 pub struct PackOptions {
     /// A path or an object-store URL: a folder tree, a list file (`.txt`, `.lst`, `.tsv`: path, optional label, optional mask
-    /// per line), a WebDataset tar, or a folder of them.
+    /// per line), a WebDataset tar or a parquet file, a folder of them, or COCO's `instances_*.json`.
     pub source: String,
     /// Where the set goes: a folder or any object-store URL.
     pub out: String,
     /// A folder of ground-truth masks with the same stems as the images, by path or URL.
     pub masks: Option<String>,
+    /// The folder of the images of COCO's annotations, by path or URL.
+    pub images: Option<String>,
     /// SLIC segments asked for.
     pub segments: u32,
     /// Side of the label maps in pixels.
@@ -59,6 +65,7 @@ impl PackOptions {
             source: source.into(),
             out: out.into(),
             masks: None,
+            images: None,
             segments: 100,
             slic_size: 224,
             shard_bytes: 256 << 20,

@@ -40,6 +40,7 @@ pub(super) async fn run(args: Pack, output: &mut Output) -> Result<(), CliError>
     let (source, listed, out, part) = (args.source.clone(), args.source.clone(), args.out.clone(), args.part);
     let options = PackOptions {
         masks: args.masks,
+        images: args.images,
         segments: args.segments,
         slic_size: args.slic_size,
         shard_bytes: args.shard_mib << 20,

@@ -16,8 +16,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-use super::place::READS;
+use super::place::{READS, Stretch};
 use super::record::{self, Image, ShardRecord};
+use super::rows::{Cursor, Row};
+use super::source::{Mask, Origin};
 use super::tarball::{Members, Tarball};
 use super::{PackError, PackOptions, Plan, Progress, Skipped};
 use crate::augment::Studio;
@@ -28,12 +30,15 @@ use crate::resize::Crop;
 
 /// KiB of images that are read and not yet made, at most (one image may always come).
 const AHEAD_KIB: u32 = 256 << 10;
+/// Shards of parquet's rows that are read at a time.
+const TABLES: usize = 2;
 
 /// An image's bytes, and its share of the budget.
 struct Read {
     shard: usize,
     item: usize,
-    image: Bytes,
+    /// `None`: a row without one.
+    image: Option<Bytes>,
     mask: Option<Bytes>,
     _budget: OwnedSemaphorePermit,
 }
@@ -77,29 +82,87 @@ pub(super) fn make(
     ended
 }
 
+/// What is read by one task.
+enum Load {
+    /// An image of its own.
+    One(usize, Stretch),
+    /// Consecutive rows.
+    Rows(Vec<(usize, Row)>),
+}
+
+fn loads(plan: &Plan, shard: usize) -> Vec<Load> {
+    let mut loads = Vec::new();
+    for item in plan.shards[shard].clone() {
+        match (&plan.items[item].image, loads.last_mut()) {
+            (Origin::Stretch(stretch), _) => loads.push(Load::One(item, stretch.clone())),
+            (Origin::Row(row), Some(Load::Rows(rows))) => rows.push((item, row.clone())),
+            (Origin::Row(row), _) => loads.push(Load::Rows(vec![(item, row.clone())])),
+        }
+    }
+    loads
+}
+
+/// Who reads ahead, and for whom.
+struct Loader<'a> {
+    plan: &'a Plan,
+    budget: Arc<Semaphore>,
+    tables: Semaphore,
+    images: Sender<Result<Read, PackError>>,
+}
+
 /// Reads all images of the shards, those of the first shard first.
 async fn read_all(plan: Arc<Plan>, shards: Vec<usize>, images: Sender<Result<Read, PackError>>) {
-    let budget = Arc::new(Semaphore::new(AHEAD_KIB as usize));
-    let items = shards.into_iter().flat_map(|shard| plan.shards[shard].clone().map(move |item| (shard, item)));
-    let one = |(shard, item): (usize, usize)| {
-        let (plan, budget) = (&plan, Arc::clone(&budget));
-        async move {
-            let wanted = &plan.items[item];
-            let kib = (wanted.image.bytes() >> 10).clamp(16, u64::from(AHEAD_KIB)) as u32;
-            // The semaphore is never closed.
-            let _budget = budget.acquire_many_owned(kib).await.map_err(|e| PackError::Option(e.to_string()))?;
-            let image = wanted.image.read().await?;
-            let mask = match &wanted.mask {
-                Some(mask) => Some(mask.read().await?),
-                None => None,
-            };
-            Ok(Read { shard, item, image, mask, _budget })
+    let (budget, tables) = (Arc::new(Semaphore::new(AHEAD_KIB as usize)), Semaphore::new(TABLES));
+    let all = shards.into_iter().flat_map(|shard| loads(&plan, shard).into_iter().map(move |load| (shard, load)));
+    let loader = Loader { plan: &plan, budget, tables, images };
+    stream::iter(all).for_each_concurrent(READS, |(shard, load)| loader.load(shard, load)).await;
+}
+
+impl Loader<'_> {
+    async fn load(&self, shard: usize, load: Load) {
+        match load {
+            Load::One(item, stretch) => {
+                let read = self.one(shard, item, &stretch).await;
+                // Nobody listens any more once something failed.
+                let _ = self.images.send(read);
+            }
+            Load::Rows(rows) => {
+                // The semaphore is never closed.
+                let _turn = self.tables.acquire().await;
+                let (budget, images) = (Arc::clone(&self.budget), self.images.clone());
+                let read = move || read_rows(&budget, shard, rows, &images);
+                // A panic is seen by whoever misses the images.
+                let _ = tokio::task::spawn_blocking(read).await;
+            }
         }
-    };
-    let mut reads = std::pin::pin!(stream::iter(items).map(one).buffer_unordered(READS));
-    while let Some(read) = reads.next().await {
-        // Nobody listens any more once something failed.
-        if images.send(read).is_err() {
+    }
+
+    async fn one(&self, shard: usize, item: usize, stretch: &Stretch) -> Result<Read, PackError> {
+        let budget = permit(&self.budget, stretch.bytes()).await?;
+        let image = Some(stretch.read().await?);
+        let mask = match &self.plan.items[item].mask {
+            Some(Mask::Stored(mask)) => Some(mask.read().await?),
+            _ => None,
+        };
+        Ok(Read { shard, item, image, mask, _budget: budget })
+    }
+}
+
+async fn permit(budget: &Arc<Semaphore>, bytes: u64) -> Result<OwnedSemaphorePermit, PackError> {
+    let kib = (bytes >> 10).clamp(16, u64::from(AHEAD_KIB)) as u32;
+    let permit = Arc::clone(budget).acquire_many_owned(kib).await;
+    permit.map_err(|e| PackError::Threads(std::io::Error::other(e)))
+}
+
+/// Reads rows one after the other; blocks its thread.
+fn read_rows(budget: &Arc<Semaphore>, shard: usize, rows: Vec<(usize, Row)>, images: &Sender<Result<Read, PackError>>) {
+    let mut cursor = Cursor::default();
+    for (item, row) in rows {
+        let read = Handle::current()
+            .block_on(permit(budget, row.bytes))
+            .and_then(|budget| Ok(Read { shard, item, image: cursor.read(&row)?, mask: None, _budget: budget }));
+        let failed = read.is_err();
+        if images.send(read).is_err() || failed {
             return;
         }
     }
@@ -229,6 +292,7 @@ fn members(
 ) -> Result<Result<(Members, blake3::Hash), String>, PackError> {
     let Read { item, image, mask, .. } = read;
     let source = &plan.items[item];
+    let Some(image) = image else { return Ok(Err("the row has no image".to_owned())) };
     // The header first: what is left out by it is never decoded.
     match dimensions(&image) {
         Ok((width, height)) if width.min(height) < options.side_min => {
@@ -244,6 +308,13 @@ fn members(
         Err(MapError::Map(source_of)) => {
             return Err(PackError::Prior { path: source.name.clone(), source: source_of });
         }
+    };
+    let mask = match &source.mask {
+        Some(Mask::Drawn(drawing)) => match drawing.draw(width, height) {
+            Ok(drawn) => Some(drawn.into()),
+            Err(reason) => return Ok(Err(reason)),
+        },
+        _ => mask,
     };
     let (key, label) = (Plan::key(item), plan.label(source));
     let json = serde_json::json!({

@@ -67,8 +67,10 @@ impl PackOptions {
     pub fn command(&self, part: Part) -> String {
         let plain = Self::new("", "");
         let mut command = format!("r2octl data pack {} --out {}", quoted(&self.source), quoted(&self.out));
-        if let Some(masks) = &self.masks {
-            command += &format!(" --masks {}", quoted(masks));
+        for (name, place) in [("--masks", &self.masks), ("--images", &self.images)] {
+            if let Some(place) = place {
+                command += &format!(" {name} {}", quoted(place));
+            }
         }
         let numbers = [
             ("--segments", u64::from(self.segments), u64::from(plain.segments)),

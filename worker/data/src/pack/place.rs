@@ -117,10 +117,6 @@ impl Place {
         shown.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned()
     }
 
-    pub(super) fn has_extension(&self, extensions: &[&str]) -> bool {
-        has_extension(&self.file_name(), extensions)
-    }
-
     /// Whether it is a folder. Of a store everything is one that has no ending of a file.
     pub(super) fn is_folder(&self) -> bool {
         match self {
@@ -221,39 +217,55 @@ fn local(path: &Path, range: Range<u64>) -> io::Result<Bytes> {
     Ok(bytes.into())
 }
 
-/// Reads a file here and there, in blocks that grow while it is read on and on. Blocks its thread, which must not be one of a
-/// runtime.
-pub(super) struct Scan {
+/// A block of a file, which grows while the file is read on and on and begins small elsewhere. Blocks its thread, which must
+/// not be one of a runtime.
+#[derive(Debug)]
+pub(super) struct Window {
     file: Stretch,
     runtime: Handle,
-    at: u64,
+    sizes: [u64; 2],
     block: Bytes,
     block_at: u64,
 }
 
-impl Scan {
-    pub(super) fn new(file: Stretch, runtime: Handle) -> Self {
-        Self { file, runtime, at: 0, block: Bytes::new(), block_at: 0 }
+impl Window {
+    /// Blocks of from `least` to `most` bytes.
+    pub(super) fn new(file: Stretch, runtime: Handle, sizes: [u64; 2]) -> Self {
+        Self { file, runtime, sizes, block: Bytes::new(), block_at: 0 }
     }
 
-    /// The bytes of the block that lie at the place to be read; empty at the file's end.
-    fn ahead(&mut self) -> io::Result<&[u8]> {
-        let end = self.block_at + self.block.len() as u64;
-        if !(self.block_at..end).contains(&self.at) {
-            let straight = !self.block.is_empty() && self.at == end;
-            let size = if straight { (2 * self.block.len() as u64).min(SCAN_MOST) } else { SCAN_LEAST };
-            let stop = self.at.saturating_add(size).min(self.file.range.end);
-            let stretch = Stretch { place: self.file.place.clone(), range: self.at.min(stop)..stop };
+    /// At least `wanted` bytes from `at` on, unless the file ends before.
+    pub(super) fn at(&mut self, at: u64, wanted: u64) -> io::Result<Bytes> {
+        let length = self.file.range.end;
+        let (at, end) = (at.min(length), self.block_at + self.block.len() as u64);
+        let inside = (self.block_at..=end).contains(&at);
+        if !inside || end - at < wanted.min(length - at) {
+            let [least, most] = self.sizes;
+            let size = if inside && end > 0 { (2 * self.block.len() as u64).min(most) } else { least };
+            let stop = at.saturating_add(size.max(wanted)).min(length);
+            let stretch = Stretch { place: self.file.place.clone(), range: at..stop };
             self.block = self.runtime.block_on(stretch.read()).map_err(io::Error::other)?;
-            self.block_at = self.at;
+            self.block_at = at;
         }
-        Ok(&self.block[(self.at - self.block_at) as usize..])
+        Ok(self.block.slice((at - self.block_at) as usize..))
+    }
+}
+
+/// Reads a file here and there.
+pub(super) struct Scan {
+    window: Window,
+    at: u64,
+}
+
+impl Scan {
+    pub(super) fn new(file: Stretch, runtime: Handle) -> Self {
+        Self { window: Window::new(file, runtime, [SCAN_LEAST, SCAN_MOST]), at: 0 }
     }
 }
 
 impl Read for Scan {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let ahead = self.ahead()?;
+        let ahead = self.window.at(self.at, 1)?;
         let bytes = ahead.len().min(out.len());
         out[..bytes].copy_from_slice(&ahead[..bytes]);
         self.at += bytes as u64;
@@ -266,7 +278,7 @@ impl Seek for Scan {
         let to = match to {
             SeekFrom::Start(at) => Some(at),
             SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            SeekFrom::End(by) => self.file.range.end.checked_add_signed(by),
+            SeekFrom::End(by) => self.window.file.range.end.checked_add_signed(by),
         };
         self.at = to.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a place before the file's start"))?;
         Ok(self.at)

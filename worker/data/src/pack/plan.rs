@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::source::{Item, Listed};
+use super::source::{Item, Listed, Mask};
 use super::{PackError, PackOptions, Part};
 
 /// An image that was left out.
@@ -40,7 +40,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn make(options: &PackOptions, listed: Listed) -> Result<Self, PackError> {
-        let Listed { items, classes, skipped } = listed;
+        let Listed { items, classes, skipped, annotations } = listed;
         if items.is_empty() {
             return Err(PackError::Empty {
                 path: options.source.clone(),
@@ -48,7 +48,7 @@ impl Plan {
                 side_min: options.side_min,
             });
         }
-        let identity = identity(options, &items, &classes);
+        let identity = identity(options, &items, &classes, annotations);
         let labels = classes.iter().cloned().zip(0..).collect();
         Ok(Self { shards: shards(&items, options.shard_bytes), items, classes, labels, skipped, identity })
     }
@@ -89,18 +89,21 @@ fn shards(items: &[Item], bytes_max: u64) -> Vec<Range<usize>> {
     shards
 }
 
-fn identity(options: &PackOptions, items: &[Item], classes: &[String]) -> String {
+fn identity(options: &PackOptions, items: &[Item], classes: &[String], annotations: Option<blake3::Hash>) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut add = |text: &str| {
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
     };
     let PackOptions { segments, slic_size, shard_bytes, side_min, .. } = options;
-    add(&format!("{segments} {slic_size} {shard_bytes} {side_min} {}", super::make::maps()));
+    add(&format!("{segments} {slic_size} {shard_bytes} {side_min} {} {annotations:?}", super::make::maps()));
     classes.iter().for_each(|class| add(class));
     for item in items {
         add(&item.name);
-        let mask = item.mask.as_ref().map(|mask| mask.bytes());
+        let mask = item.mask.as_ref().map(|mask| match mask {
+            Mask::Stored(stretch) => stretch.bytes(),
+            Mask::Drawn(_) => 0,
+        });
         add(&format!("{} {:?} {mask:?}", item.image.bytes(), item.class));
     }
     hasher.finalize().to_hex().to_string()

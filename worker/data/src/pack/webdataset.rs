@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use super::PackError;
 use super::place::{Place, Scan, Stretch};
-use super::source::{IMAGES, Item};
+use super::source::{IMAGES, Item, Mask, Origin};
 
 /// Tars that are scanned at a time.
 const TARS: usize = 32;
@@ -53,7 +53,7 @@ fn scan(tar: Stretch, runtime: Handle) -> std::io::Result<Vec<Item>> {
                 (&mut entry).take(CLASS_MAX).read_to_string(&mut text)?;
                 sample.class = Some(text.trim().to_owned()).filter(|t| !t.is_empty());
             }
-            "mask.png" => sample.mask = Some(stretch()?),
+            "mask.png" => sample.mask = Some(Mask::Stored(stretch()?)),
             extension if IMAGES.contains(&extension) => sample.image = Some((format!("{file}:{member}"), stretch()?)),
             _ => {}
         }
@@ -65,13 +65,13 @@ fn scan(tar: Stretch, runtime: Handle) -> std::io::Result<Vec<Item>> {
 struct Sample {
     image: Option<(String, Stretch)>,
     class: Option<String>,
-    mask: Option<Stretch>,
+    mask: Option<Mask>,
 }
 
 impl Sample {
     fn item(self) -> Option<Item> {
         let (name, image) = self.image?;
-        Some(Item { name, image, class: self.class, mask: self.mask })
+        Some(Item { name, image: Origin::Stretch(image), class: self.class, mask: self.mask })
     }
 }
 
