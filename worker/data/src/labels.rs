@@ -13,13 +13,14 @@
 //! under the BLAKE3 of their chunk. Sets of format 1 have 8-bit grey PNGs, which say no more than their size.
 
 use xxhash_rust::xxh3::Xxh3Default;
-use zstd::bulk::{Compressor, Decompressor};
+use zstd::bulk::Decompressor;
 
 use crate::error::DecodeError;
 
 const MAGIC: [u8; 8] = *b"R2OSLIC1";
 const HEAD: usize = 28;
 /// Compresses well enough; packing spends its time on SLIC.
+#[cfg(any(test, feature = "pack"))]
 const LEVEL: i32 = 9;
 
 /// What all label maps of a set have in common.
@@ -110,10 +111,11 @@ fn wrong_side(width: u32, height: u32, wanted: u32) -> DecodeError {
 }
 
 /// A label map of `image` as it is stored.
+#[cfg(any(test, feature = "pack"))]
 pub(crate) fn stored(binding: &Binding, labels: &[u8], image: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let regions = labels.iter().max().map_or(0, |&label| u16::from(label) + 1);
     let side = u16::try_from(binding.size).map_err(broken)?;
-    let packed = Compressor::new(LEVEL).and_then(|mut zstd| zstd.compress(labels)).map_err(broken)?;
+    let packed = zstd::bulk::Compressor::new(LEVEL).and_then(|mut zstd| zstd.compress(labels)).map_err(broken)?;
     let mut bytes = head(binding, side, regions, image);
     bytes.extend(packed);
     Ok(bytes)

@@ -1,6 +1,6 @@
 //! The data path: from shards in an object store to augmented batches, without libtorch.
 //!
-//! - [`pack`](mod@pack) and [`inspect`](mod@inspect): make a set and prove that it is whole.
+//! - `pack` (a feature) and [`inspect`](mod@inspect): make a set and prove that it is whole.
 //! - [`Dataset`]: a set's index, and checked reads of its chunks.
 //! - [`bench`]: a loader's rate, stage by stage.
 //! - [`truth()`] and [`Overlap`]: how well masks fit the objects that people drew.
@@ -19,6 +19,7 @@ mod feed;
 pub mod inspect;
 mod labels;
 mod loader;
+#[cfg(feature = "pack")]
 pub mod pack;
 mod pixels;
 mod pool;

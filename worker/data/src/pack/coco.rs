@@ -107,7 +107,7 @@ impl Drawing {
             let area: u64 = parts.iter().map(Runs::area).sum();
             drawn.push((!object.crowd, std::cmp::Reverse(area), object.id, parts));
         }
-        drawn.sort_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)));
+        drawn.sort_by_key(|(object, area, id, _)| (*object, *area, *id));
         let mut map = vec![0; width as usize * height as usize];
         let mut next = 1;
         for (object, _, id, parts) in drawn {

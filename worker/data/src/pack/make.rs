@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-use super::place::{READS, Stretch};
+use super::place::{READS, Stretch, apart};
 use super::record::{self, Image, ShardRecord};
 use super::rows::{Cursor, Row};
 use super::source::{Mask, Origin};
@@ -131,8 +131,9 @@ impl Loader<'_> {
                 let _turn = self.tables.acquire().await;
                 let (budget, images) = (Arc::clone(&self.budget), self.images.clone());
                 let read = move || read_rows(&budget, shard, rows, &images);
-                // A panic is seen by whoever misses the images.
-                let _ = tokio::task::spawn_blocking(read).await;
+                if let Err(panicked) = apart(read).await {
+                    let _ = self.images.send(Err(PackError::Threads(panicked)));
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use parquet::errors::ParquetError;
 use tokio::runtime::Handle;
 
 use super::PackError;
-use super::place::Found;
+use super::place::{Found, apart};
 use super::source::{Item, Listed, Origin};
 use super::table::{Images, Label, Table};
 
@@ -34,7 +34,7 @@ fn failed(name: &str, source: ParquetError) -> PackError {
 pub(super) async fn list(files: Vec<Found>, runtime: &Handle) -> Result<Listed, PackError> {
     let open = async |file: Found| {
         let (name, of, handle) = (file.name.clone(), file.name, runtime.clone());
-        let read = tokio::task::spawn_blocking(move || rows(Arc::new(Table::open(file.whole, handle)?))).await;
+        let read = apart(move || rows(Arc::new(Table::open(file.whole, handle)?))).await;
         let read = read.unwrap_or_else(|e| Err(ParquetError::External(Box::new(e))));
         read.map(|(names, rows)| (name, names, rows)).map_err(|e| failed(&of, e))
     };

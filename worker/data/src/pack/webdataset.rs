@@ -7,11 +7,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Handle;
 
 use super::PackError;
-use super::place::{Place, Scan, Stretch};
+use super::place::{Place, Scan, Stretch, apart};
 use super::source::{IMAGES, Item, Mask, Origin};
 
-/// Tars that are scanned at a time.
-const TARS: usize = 32;
+/// Tars that are scanned at a time: each is a chain of reads, about one for every image.
+const TARS: usize = 128;
 /// Bytes of a class's name that are read.
 const CLASS_MAX: u64 = 4096;
 
@@ -19,9 +19,8 @@ const CLASS_MAX: u64 = 4096;
 pub(super) fn items(tars: Vec<Stretch>, runtime: &Handle) -> Result<Vec<Item>, PackError> {
     let scan = async |tar: Stretch| {
         let (place, handle) = (tar.place.clone(), runtime.clone());
-        let scanned = tokio::task::spawn_blocking(move || scan(tar, handle)).await;
-        let failed = |source| PackError::Source { path: place.shown(), source };
-        scanned.map_err(std::io::Error::other).and_then(|scanned| scanned).map_err(failed)
+        let scanned = apart(move || scan(tar, handle)).await.flatten();
+        scanned.map_err(|source| PackError::Source { path: place.shown(), source })
     };
     let all: Vec<Vec<Item>> = runtime.block_on(stream::iter(tars).map(scan).buffered(TARS).try_collect())?;
     Ok(all.concat())
