@@ -41,7 +41,7 @@ fn objects_become_the_masks_of_their_images() {
         "info": {},
         "images": [image(3), image(1), image(0), image(2), {"id": 99, "file_name": "val/9.jpg", "width": 5, "height": 5}],
         "annotations": [
-            {"id": 1, "image_id": 10, "iscrowd": 0, "category_id": 1, "bbox": [0, 0, 1, 1], "segmentation": square(10, 10, 20)},
+            {"id": 7, "image_id": 10, "iscrowd": 0, "category_id": 1, "bbox": [0, 0, 1, 1], "segmentation": square(10, 10, 20)},
             {"id": 2, "image_id": 10, "iscrowd": 0, "segmentation": square(20, 20, 5)},
             // The first two columns: a crowd.
             {"id": 3, "image_id": 10, "iscrowd": 1, "segmentation": {"counts": [0, 2 * h, w * h - 2 * h], "size": [h, w]}},
