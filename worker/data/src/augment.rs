@@ -12,10 +12,11 @@ mod tests;
 use r2o_types::Keyed;
 
 use crate::decode::{Canvas, Decoder};
-use crate::resize::{Crop, Scaler, bytes};
-use crate::simd::Level;
+use crate::pixels::Sheet;
+use crate::resize::{CHANNELS, Crop, Rows, Scaler, unit};
+use crate::simd::{Level, Past};
 
-use colour::{Jitter, Look, Paint};
+use colour::{Jitter, Look, Paint, Room};
 
 /// One of the two augmented views.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,9 +71,9 @@ pub(crate) struct Studio {
     pub(crate) level: Level,
     pub(crate) decoder: Decoder,
     scaler: Scaler,
-    planes: Vec<f32>,
+    planes: Vec<i16>,
     rgb: Vec<u8>,
-    line: Vec<f32>,
+    room: Room,
 }
 
 impl Studio {
@@ -87,14 +88,14 @@ impl Studio {
             scaler: Scaler::default(),
             planes: Vec::new(),
             rgb: Vec::new(),
-            line: Vec::new(),
+            room: Room::default(),
         }
     }
 
     /// The stages after decoding, on the picture that the decoder holds.
     pub(crate) fn easel(&mut self) -> Easel<'_> {
-        let Self { level, decoder, scaler, planes, rgb, line } = self;
-        Easel { level: *level, canvas: decoder.canvas(), scaler, planes, rgb, line }
+        let Self { level, decoder, scaler, planes, rgb, room } = self;
+        Easel { level: *level, canvas: decoder.canvas(), scaler, planes, rgb, room }
     }
 }
 
@@ -103,30 +104,56 @@ pub(crate) struct Easel<'a> {
     level: Level,
     pub(crate) canvas: &'a Canvas,
     scaler: &'a mut Scaler,
-    planes: &'a mut Vec<f32>,
+    planes: &'a mut Vec<i16>,
     rgb: &'a mut Vec<u8>,
-    line: &'a mut Vec<f32>,
+    room: &'a mut Room,
 }
 
 impl Easel<'_> {
-    /// Resizes the crop to `side` x `side`; [`Easel::paint`] and [`Easel::rgb`] go on from there.
-    pub(crate) fn resize(&mut self, crop: Crop, mirrored: bool, side: u32) {
+    /// The raw view: the whole picture as normalised planes (3, side, side), where a sheet is given, and as RGB bytes, row-major,
+    /// when they are wanted.
+    pub(crate) fn raw(&mut self, side: u32, sheet: Option<&mut Sheet<'_>>, wanted: bool) -> &[u8] {
         let side = side as usize;
-        self.planes.resize(3 * side * side, 0.0);
-        self.level.run(self.scaler.prepare(self.canvas, crop, side, mirrored, self.planes));
-    }
-
-    /// The resized picture as RGB bytes, row-major.
-    pub(crate) fn rgb(&mut self) -> &[u8] {
-        bytes(self.planes, self.rgb);
+        self.rgb.resize(if wanted { 3 * side * side } else { 0 }, 0);
+        let raw = Raw { sheet, rgb: self.rgb };
+        self.level.run(self.scaler.prepare(self.canvas, Crop::whole(self.canvas), side, false, raw));
         self.rgb
     }
 
-    /// The resized picture as normalised planes (3, side, side) in `out`, in the colours of `recipe` where there is one. Uses
-    /// it up.
-    pub(crate) fn paint(&mut self, recipe: Option<&Recipe>, side: u32, out: &mut [f32]) {
-        let plain = Look::default();
-        let look = recipe.map_or(&plain, |recipe| &recipe.look);
-        self.level.run(Paint { look, side: side as usize, planes: self.planes, line: self.line, out });
+    /// Resizes the crop to `side` x `side`; [`Easel::paint`] goes on from there.
+    pub(crate) fn resize(&mut self, crop: Crop, mirrored: bool, side: u32) {
+        let side = side as usize;
+        self.planes.resize(3 * side * side, 0);
+        self.level.run(self.scaler.prepare(self.canvas, crop, side, mirrored, &mut self.planes[..]));
+    }
+
+    /// The resized picture in the colours of `recipe`, as normalised planes (3, side, side) in `out`.
+    pub(crate) fn paint(&mut self, recipe: &Recipe, side: u32, out: &mut Sheet<'_>) {
+        let (look, side) = (&recipe.look, side as usize);
+        self.level.run(Paint { look, side, planes: self.planes, room: self.room, out });
+    }
+}
+
+/// Where the raw view's rows go.
+struct Raw<'a, 'b> {
+    sheet: Option<&'a mut Sheet<'b>>,
+    /// Empty when nobody wants them.
+    rgb: &'a mut [u8],
+}
+
+impl Rows for Raw<'_, '_> {
+    #[inline(always)]
+    fn take(&mut self, past: &Past, row: usize, pixels: &[[i16; CHANNELS]]) {
+        let side = pixels.len();
+        if let Some(sheet) = &mut self.sheet {
+            colour::lay_plain(sheet, past, row, pixels);
+        }
+        if let Some(bytes) = self.rgb.get_mut(3 * side * row..3 * side * (row + 1)) {
+            for (bytes, pixel) in bytes.as_chunks_mut::<3>().0.iter_mut().zip(pixels) {
+                for (byte, &level) in bytes.iter_mut().zip(pixel) {
+                    *byte = (unit(level) * 255.0 + 0.5) as u8;
+                }
+            }
+        }
     }
 }

@@ -8,6 +8,8 @@ use half::bf16;
 use half::slice::HalfFloatSliceExt;
 use r2o_types::Precision;
 
+use crate::simd::{LINE, Past};
+
 /// Memory from whoever wants pixels to lie in a special place, such as one that a GPU reads by itself.
 pub trait Memory: fmt::Debug + Send + Sync {
     /// `bytes` bytes of any content, aligned for float32 numbers; `None`: there are none left, ordinary memory will do.
@@ -22,14 +24,28 @@ pub trait Block: fmt::Debug + Send + Sync {
     fn bytes_mut(&mut self) -> &mut [u8];
 }
 
-/// Ordinary memory.
-impl Block for Vec<f32> {
+/// Ordinary memory, from the beginning of a cache line on.
+#[derive(Debug)]
+struct Ordinary {
+    numbers: Vec<f32>,
+    skipped: usize,
+}
+
+impl Ordinary {
+    fn new(bytes: usize) -> Self {
+        let numbers = vec![0.0; (bytes + LINE).div_ceil(size_of::<f32>())];
+        let skipped = numbers.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
+        Self { numbers, skipped }
+    }
+}
+
+impl Block for Ordinary {
     fn bytes(&self) -> &[u8] {
-        bytemuck::cast_slice(self)
+        bytemuck::cast_slice(&self.numbers[self.skipped..])
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        bytemuck::cast_slice_mut(self)
+        bytemuck::cast_slice_mut(&mut self.numbers[self.skipped..])
     }
 }
 
@@ -53,7 +69,7 @@ impl Pixels {
         let bytes = len * self.bytes_per_number();
         if self.block.as_ref().is_none_or(|block| block.bytes().len() < bytes) {
             let special = memory.and_then(|memory| memory.block(bytes)).filter(|block| block.bytes().len() >= bytes);
-            let ordinary = || Box::new(vec![0_f32; bytes.div_ceil(size_of::<f32>())]) as Box<dyn Block>;
+            let ordinary = || Box::new(Ordinary::new(bytes)) as Box<dyn Block>;
             self.block = Some(special.unwrap_or_else(ordinary));
         }
         self.len = len;
@@ -159,16 +175,19 @@ pub(crate) enum Sheet<'a> {
     Bfloat16(&'a mut [bf16]),
 }
 
+/// Numbers that are laid into a sheet at a time, at most: those of a bfloat16 sheet pass through so many.
+pub(crate) const STRIP: usize = 64;
+
 impl Sheet<'_> {
-    /// Has an image painted in float32; `room` is memory to work in. bfloat16 numbers are the nearest, ties to even, as
-    /// autocast makes them.
-    pub(crate) fn paint(&mut self, room: &mut Vec<f32>, paint: impl FnOnce(&mut [f32])) {
+    /// Lays at most [`STRIP`] numbers into the sheet. bfloat16 numbers are the nearest, ties to even, as autocast makes them.
+    #[inline(always)]
+    pub(crate) fn lay(&mut self, past: &Past, at: usize, values: &[f32]) {
         match self {
-            Self::Float32(sheet) => paint(sheet),
+            Self::Float32(sheet) => past.write(&mut sheet[at..], values),
             Self::Bfloat16(sheet) => {
-                room.resize(sheet.len(), 0.0);
-                paint(room);
-                sheet.convert_from_f32_slice(room);
+                let mut near = [bf16::ZERO; STRIP];
+                near.iter_mut().zip(values).for_each(|(near, &value)| *near = bf16::from_f32(value));
+                past.write(&mut sheet[at..], &near[..values.len()]);
             }
         }
     }
@@ -184,7 +203,16 @@ mod tests {
     impl Memory for Little {
         fn block(&self, bytes: usize) -> Option<Box<dyn Block>> {
             self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            (bytes <= 64).then(|| Box::new(vec![9.0_f32; bytes.div_ceil(4)]) as Box<dyn Block>)
+            (bytes <= 64).then(|| Box::new(Ordinary::new(bytes)) as Box<dyn Block>)
+        }
+    }
+
+    struct Laid<'a, 'b>(&'a mut Sheet<'b>, &'a [f32]);
+
+    impl crate::simd::Kernel for Laid<'_, '_> {
+        #[inline(always)]
+        fn run<R: crate::simd::Registers>(self, past: &Past) {
+            self.0.lay(past, 0, self.1);
         }
     }
 
@@ -197,7 +225,7 @@ mod tests {
             let mut pixels = Pixels::none(precision);
             pixels.resize(6, Some(&memory));
             for (number, mut sheet) in pixels.sheets(3).enumerate() {
-                sheet.paint(&mut Vec::new(), |out| out.copy_from_slice(&values[number * 3..number * 3 + 3]));
+                crate::simd::Level::best().run(Laid(&mut sheet, &values[number * 3..][..3]));
             }
             let expected: Vec<f32> = match precision {
                 Precision::Float32 => values.to_vec(),

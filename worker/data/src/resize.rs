@@ -1,11 +1,13 @@
-//! Bicubic resize with antialiasing, as Pillow's `BICUBIC` (a = -0.5) on the cropped picture, into planes.
+//! Bicubic resize with antialiasing, as Pillow's `BICUBIC` (a = -0.5) on the cropped picture.
 //!
 //! Rows are blended first, then pixels along them, in 16-bit integers, so that every processor gives the same bytes. Values keep
 //! six bits beyond a byte's and are clipped after each pass, as Pillow does, which rounds to bytes there: a value may differ from
 //! its by about one of 255.
 
+use std::ops::Range;
+
 use crate::decode::{Canvas, MARGIN};
-use crate::simd::Kernel;
+use crate::simd::{Kernel, Past, Registers, WORDS, Words, fetch};
 
 /// A box in pixels of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,33 +26,35 @@ impl Crop {
 }
 
 /// Values of a pixel.
-const CHANNELS: usize = 4;
+pub(crate) const CHANNELS: usize = 4;
 /// Rows of the result that are worked on together.
 const ROWS: usize = 8;
 /// Pixels of a row that are blended together. The canvas' margin holds as many.
 const STRIP: usize = 16;
 const _: () = assert!(STRIP * CHANNELS <= MARGIN);
 
+/// Registers of a strip.
+const REGISTERS: usize = STRIP * CHANNELS / WORDS;
+
 /// A weight of one.
 const ONE: i16 = 1 << 14;
-/// What a source value is shifted by. Bytes are centred first, so that they fill 16 bits.
-const SOURCE_BITS: u32 = 8;
-/// The same of sums of source values times weights, of which 16 bits are cut off.
+/// What a byte is shifted by in sums of source values times weights, of which 16 bits are cut off. Source values are bytes
+/// that are centred and then shifted by eight bits, so that they fill 16.
 const LEVEL_BITS: u32 = 6;
 const BLACK: i16 = -128 << LEVEL_BITS;
 const WHITE: i16 = 127 << LEVEL_BITS;
+/// White above black.
+pub(crate) const MOST: i16 = WHITE - BLACK;
 
 /// Weights of one direction's source pixels for each pixel of the result.
 #[derive(Default)]
 struct Table {
-    /// Weights of a pixel of the result; those that are not needed are zero.
+    /// Weights of a pixel of the result, at most.
     taps: usize,
     /// First source pixel.
     first: Vec<usize>,
     /// Source pixels that count.
     counts: Vec<usize>,
-    /// Source pixels that [`ROWS`] pixels of the result need together, at most.
-    span: usize,
     /// `taps` for each pixel of the result.
     weights: Vec<i16>,
     /// What makes up for the bits that are cut off: half a bit for each product that has some.
@@ -85,9 +89,6 @@ impl Table {
             self.counts.push(end - begin);
             self.lost.push((weights.iter().filter(|&&weight| weight != 0 && weight != ONE).count() / 2) as i16);
         }
-        let last = |top: usize| (top + ROWS - 1).min(to - 1);
-        let span = |top: usize| (self.first[last(top)] + self.counts[last(top)]).saturating_sub(self.first[top]);
-        self.span = (0..to).step_by(ROWS).map(span).max().unwrap_or(0);
     }
 }
 
@@ -117,176 +118,192 @@ fn cubic(x: f64) -> f64 {
     }
 }
 
-/// Pixels one below the other.
-type Column = [[i16; CHANNELS]; ROWS];
+/// Pixels one below the other, which fill a register.
+type Column = [i16; WORDS];
+const _: () = assert!(ROWS * CHANNELS == WORDS && STRIP == REGISTERS * ROWS);
 
 /// A resizer with its buffers, one per thread.
 #[derive(Default)]
 pub(crate) struct Scaler {
     across: Table,
     down: Table,
-    /// Rows of the source around zero, each at its place of a ring.
-    ring: Vec<i16>,
+    /// A strip of the rows that are blended together, around zero.
+    strip: Vec<[i16; STRIP * CHANNELS]>,
     /// Blended rows, pixel by pixel.
     columns: Vec<Column>,
     /// Rows of the result, pixel by pixel.
     pixels: Vec<Column>,
-    /// The same, row by row, a pixel in each word.
-    lines: Vec<u64>,
+    /// The same, row by row.
+    lines: Vec<i16>,
 }
 
 impl Scaler {
     /// Gets ready for a crop; the work itself is the kernel's.
-    pub(crate) fn prepare<'a>(
+    pub(crate) fn prepare<'a, O: Rows>(
         &'a mut self,
         canvas: &'a Canvas,
         crop: Crop,
         side: usize,
         mirrored: bool,
-        planes: &'a mut [f32],
-    ) -> Resize<'a> {
-        Resize { scaler: self, canvas, crop, side, mirrored, planes }
+        out: O,
+    ) -> Resize<'a, O> {
+        Resize { scaler: self, canvas, crop, side, mirrored, out }
     }
 }
 
-/// One resize: planes (3, side, side) in [0, 1].
-pub(crate) struct Resize<'a> {
+/// Who takes a result's rows, one after another.
+pub(crate) trait Rows {
+    /// A row's pixels: levels of red, green and blue from 0 to [`MOST`], and one without meaning.
+    fn take(&mut self, past: &Past, row: usize, pixels: &[[i16; CHANNELS]]);
+}
+
+/// One resize.
+pub(crate) struct Resize<'a, O> {
     scaler: &'a mut Scaler,
     canvas: &'a Canvas,
     crop: Crop,
     side: usize,
     mirrored: bool,
-    planes: &'a mut [f32],
+    out: O,
 }
 
-impl Kernel for Resize<'_> {
+impl<O: Rows> Kernel for Resize<'_, O> {
     #[inline(always)]
-    fn run(self) {
-        let Self { scaler, canvas, crop, side, mirrored, planes } = self;
-        let Scaler { across, down, ring, columns, pixels, lines } = scaler;
+    fn run<R: Registers>(self, past: &Past) {
+        let Self { scaler, canvas, crop, side, mirrored, mut out } = self;
+        let Scaler { across, down, strip, columns, pixels, lines } = scaler;
         across.fit(crop.width as usize, side, mirrored);
         down.fit(crop.height as usize, side, false);
-        let stride = CHANNELS * canvas.width as usize;
-        let corner = crop.top as usize * stride + CHANNELS * crop.left as usize;
-        let bytes = &canvas.with_margin()[corner..];
-        // The last strip may end beyond the crop: whatever is there meets weights of zero.
-        let length = (CHANNELS * crop.width as usize).next_multiple_of(STRIP * CHANNELS);
-        ring.resize(down.span * length, 0);
-        columns.resize(length / CHANNELS + across.taps, Column::default());
-        pixels.resize(side, Column::default());
-        lines.resize(ROWS * side, 0);
-        let mut next = 0;
+        // The last strip may end beyond the crop: nobody reads what it holds there.
+        columns.resize((crop.width as usize).next_multiple_of(STRIP), [0; WORDS]);
+        // Rows of whole registers.
+        let length = CHANNELS * side.next_multiple_of(ROWS);
+        pixels.resize(length / CHANNELS, [0; WORDS]);
+        lines.resize(ROWS * length, 0);
         for top in (0..side).step_by(ROWS) {
             let rows = top..(top + ROWS).min(side);
-            let end = down.first[rows.end - 1] + down.counts[rows.end - 1];
-            for row in next..end {
-                centred(&bytes[row * stride..][..length], &mut ring[row % down.span * length..][..length]);
-            }
-            next = end;
-            for (at, columns) in (0..length).step_by(STRIP * CHANNELS).zip(columns.chunks_exact_mut(STRIP)) {
-                // The strip of the rows stays in the fastest cache while all of them are blended.
-                let mut blended = [[[0; CHANNELS]; STRIP]; ROWS];
-                for (blended, row) in blended.iter_mut().zip(rows.clone()) {
-                    let weights = (&down.weights[row * down.taps..][..down.counts[row]], down.lost[row]);
-                    blend(ring, length, (down.first[row] % down.span, at), weights, blended.as_flattened_mut());
-                }
-                for (x, column) in columns.iter_mut().enumerate() {
-                    for (row, pixel) in column.iter_mut().enumerate() {
-                        *pixel = blended[row][x];
+            blend_rows::<R>(down, rows.clone(), (canvas, crop), strip, columns);
+            along::<R>(across, columns, pixels);
+            for (at, pixels) in (0..).step_by(ROWS).zip(pixels.as_chunks().0) {
+                let rows = R::Words::dealt(load::<R>(pixels));
+                for (row, line) in rows.into_iter().zip(lines.chunks_exact_mut(length)) {
+                    if let Some(target) = line[CHANNELS * at..].first_chunk_mut() {
+                        row.store(target);
                     }
                 }
             }
-            along(across, columns, pixels);
-            for (x, column) in pixels.iter().enumerate() {
-                for (row, pixel) in column.iter().enumerate() {
-                    lines[row * side + x] = word(pixel);
-                }
+            for (row, line) in rows.zip(lines.chunks_exact(length)) {
+                out.take(past, row, &line.as_chunks().0[..side]);
             }
-            for (row, line) in rows.zip(lines.chunks_exact(side)) {
-                deal(line, row * side, side, planes);
+        }
+    }
+}
+
+/// Blends the crop's rows to some rows of the result, strip by strip, so that what they are blended from stays in the fastest
+/// cache.
+#[inline(always)]
+fn blend_rows<R: Registers>(
+    down: &Table,
+    rows: Range<usize>,
+    (canvas, crop): (&Canvas, Crop),
+    strip: &mut Vec<[i16; STRIP * CHANNELS]>,
+    columns: &mut [Column],
+) {
+    let stride = CHANNELS * canvas.width as usize;
+    let first = down.first[rows.start];
+    let sources = first..down.first[rows.end - 1] + down.counts[rows.end - 1];
+    strip.resize(sources.len(), [0; STRIP * CHANNELS]);
+    for (x, columns) in (crop.left as usize..).step_by(STRIP).zip(columns.chunks_exact_mut(STRIP)) {
+        for (target, row) in strip.iter_mut().zip(sources.clone()) {
+            let bytes = &canvas.with_margin()[(crop.top as usize + row) * stride + x * CHANNELS..];
+            fetch(bytes.get(2 * STRIP * CHANNELS));
+            centred::<R>(bytes, target);
+        }
+        let mut blended = [[R::Words::splat(0); ROWS]; REGISTERS];
+        for (number, row) in rows.clone().enumerate() {
+            let weights = &down.weights[row * down.taps..][..down.counts[row]];
+            let sums = blend::<R>(&strip[down.first[row] - first..], weights, down.lost[row]);
+            for (blended, sum) in blended.iter_mut().zip(sums) {
+                blended[number] = sum;
             }
+        }
+        for (blended, columns) in blended.into_iter().zip(columns.as_chunks_mut().0) {
+            store::<R>(R::Words::dealt(blended), columns);
         }
     }
 }
 
 /// Bytes as numbers around zero.
 #[inline(always)]
-fn centred(bytes: &[u8], target: &mut [i16]) {
-    for (target, &byte) in target.iter_mut().zip(bytes) {
-        *target = (i16::from(byte) - 128) << SOURCE_BITS;
+fn centred<R: Registers>(bytes: &[u8], target: &mut [i16; STRIP * CHANNELS]) {
+    for (bytes, target) in bytes.as_chunks().0.iter().zip(target.as_chunks_mut().0) {
+        R::Words::centred(bytes).store(target);
     }
 }
 
+/// Weighted sums of rows' strips, from black to white, as a source for the next pass.
 #[inline(always)]
-fn add<const N: usize>(sums: &mut [i16; N], values: &[i16; N], weight: i16) {
-    for (sum, &value) in sums.iter_mut().zip(values) {
-        *sum = sum.saturating_add(((i32::from(value) * i32::from(weight)) >> 16) as i16);
+fn blend<R: Registers>(rows: &[[i16; STRIP * CHANNELS]], weights: &[i16], lost: i16) -> [R::Words; REGISTERS] {
+    let mut sums = [R::Words::splat(lost); REGISTERS];
+    for (row, &weight) in rows.iter().zip(weights) {
+        let weight = R::Words::splat(weight);
+        for (sum, values) in sums.iter_mut().zip(row.as_chunks().0) {
+            *sum = sum.add_product(R::Words::load(values), weight);
+        }
     }
+    for sum in &mut sums {
+        *sum = sum.clamp(R::Words::splat(BLACK), R::Words::splat(WHITE)).times_four();
+    }
+    sums
 }
 
-/// A strip's weighted sum over the ring's rows from `row` on, from black to white, as a source for the next pass.
 #[inline(always)]
-fn blend(ring: &[i16], length: usize, (row, at): (usize, usize), (weights, lost): (&[i16], i16), target: &mut [i16]) {
-    let mut sums = [lost; STRIP * CHANNELS];
-    let mut from = row * length + at;
-    for &weight in weights {
-        if let Some(values) = ring[from..].first_chunk() {
-            add(&mut sums, values, weight);
-        }
-        from += length;
-        if from >= ring.len() {
-            from -= ring.len();
-        }
+fn load<R: Registers>(columns: &[Column; ROWS]) -> [R::Words; ROWS] {
+    let mut registers = [R::Words::splat(0); ROWS];
+    for (register, column) in registers.iter_mut().zip(columns) {
+        *register = R::Words::load(column);
     }
-    for (target, &sum) in target.iter_mut().zip(&sums) {
-        *target = sum.clamp(BLACK, WHITE) << (SOURCE_BITS - LEVEL_BITS);
+    registers
+}
+
+#[inline(always)]
+fn store<R: Registers>(registers: [R::Words; ROWS], columns: &mut [Column; ROWS]) {
+    for (register, column) in registers.into_iter().zip(columns) {
+        register.store(column);
     }
 }
 
 /// Weighted sums of columns, clipped, above black.
 #[inline(always)]
-fn along(across: &Table, columns: &[Column], pixels: &mut [Column]) {
+fn along<R: Registers>(across: &Table, columns: &[Column], pixels: &mut [Column]) {
+    let (black, white) = (R::Words::splat(BLACK), R::Words::splat(WHITE));
     let weights = across.weights.chunks_exact(across.taps);
-    for (((pixel, weights), &first), &lost) in pixels.iter_mut().zip(weights).zip(&across.first).zip(&across.lost) {
-        let mut sums = [lost; ROWS * CHANNELS];
-        for (&weight, column) in weights.iter().zip(&columns[first..]) {
-            if let Some(values) = column.as_flattened().first_chunk() {
-                add(&mut sums, values, weight);
-            }
+    let places = across.first.iter().zip(&across.counts).zip(&across.lost);
+    for ((pixel, weights), ((&first, &count), &lost)) in pixels.iter_mut().zip(weights).zip(places) {
+        let mut sum = R::Words::splat(lost);
+        for (&weight, column) in weights.iter().zip(&columns[first..][..count]) {
+            sum = sum.add_product(R::Words::load(column), R::Words::splat(weight));
         }
-        for (value, &sum) in pixel.as_flattened_mut().iter_mut().zip(&sums) {
-            *value = sum.clamp(BLACK, WHITE) - BLACK;
-        }
+        sum.clamp(black, white).sub(black).store(pixel);
     }
 }
 
-/// A pixel's values above black, the first in the lowest bits.
+/// A level in [0, 1].
 #[inline(always)]
-fn word(pixel: &[i16; CHANNELS]) -> u64 {
-    let part = |channel: usize| u64::from(pixel[channel].cast_unsigned()) << (16 * channel);
-    part(0) | part(1) | part(2) | part(3)
+pub(crate) fn unit(level: i16) -> f32 {
+    f32::from(level) * (1.0 / f32::from(MOST))
 }
 
-/// Deals a row of the result to the three planes, in [0, 1].
-#[inline(always)]
-fn deal(line: &[u64], at: usize, side: usize, planes: &mut [f32]) {
-    let (red, rest) = planes.split_at_mut(side * side);
-    let (green, blue) = rest.split_at_mut(side * side);
-    let targets = red[at..][..side].iter_mut().zip(&mut green[at..][..side]).zip(&mut blue[at..][..side]);
-    let unit = |value: u64| (value as u32 & 0xffff).cast_signed() as f32 * (1.0 / f32::from(WHITE - BLACK));
-    for (&word, ((red, green), blue)) in line.iter().zip(targets) {
-        (*red, *green, *blue) = (unit(word), unit(word >> 16), unit(word >> 32));
+/// Planes (3, side, side) of levels from 0 to [`MOST`].
+impl Rows for &mut [i16] {
+    #[inline(always)]
+    fn take(&mut self, _: &Past, row: usize, pixels: &[[i16; CHANNELS]]) {
+        let side = pixels.len();
+        for (channel, plane) in self.chunks_exact_mut(side * side).enumerate() {
+            let target = &mut plane[row * side..][..side];
+            target.iter_mut().zip(pixels).for_each(|(target, pixel)| *target = pixel[channel]);
+        }
     }
-}
-
-/// Planes in [0, 1] as RGB bytes.
-pub(crate) fn bytes(planes: &[f32], out: &mut Vec<u8>) {
-    let size = planes.len() / 3;
-    let (red, rest) = planes.split_at(size);
-    let (green, blue) = rest.split_at(size);
-    let byte = |value: f32| (value * 255.0 + 0.5) as u8;
-    out.clear();
-    out.extend(red.iter().zip(green).zip(blue).flat_map(|((&r, &g), &b)| [byte(r), byte(g), byte(b)]));
 }
 
 /// A label map of another size: each pixel takes the label at its centre.
@@ -311,9 +328,9 @@ mod tests {
     use crate::simd::Level;
 
     fn resized(level: Level, canvas: &Canvas, crop: Crop, side: usize, mirrored: bool) -> Vec<f32> {
-        let mut planes = vec![0.0; 3 * side * side];
-        level.run(Scaler::default().prepare(canvas, crop, side, mirrored, &mut planes));
-        planes
+        let mut planes = vec![0; 3 * side * side];
+        level.run(Scaler::default().prepare(canvas, crop, side, mirrored, &mut planes[..]));
+        planes.into_iter().map(unit).collect()
     }
 
     fn noise(width: u32, height: u32) -> Canvas {

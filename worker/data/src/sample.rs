@@ -9,7 +9,6 @@ use crate::error::{DataError, DecodeError};
 use crate::labels::Maps;
 use crate::pixels::Sheet;
 use crate::prior::PriorSource;
-use crate::resize::Crop;
 use crate::stats::{LoaderStats, Skip, Stage};
 use crate::step::Members;
 
@@ -40,12 +39,10 @@ pub(crate) struct Setting<'a> {
 struct Desk {
     studio: Studio,
     maps: Maps,
-    /// An image in float32 that is wanted in another type.
-    image: Vec<f32>,
 }
 
 thread_local! {
-    static DESK: RefCell<Desk> = RefCell::new(Desk { studio: Studio::new(), maps: Maps::new(), image: Vec::new() });
+    static DESK: RefCell<Desk> = RefCell::new(Desk { studio: Studio::new(), maps: Maps::new() });
 }
 
 impl Setting<'_> {
@@ -87,12 +84,10 @@ impl Setting<'_> {
         let mut at = stats.spent(Stage::Decode, start);
         let mut easel = desk.studio.easel();
         let (width, height) = (easel.canvas.width, easel.canvas.height);
-        easel.resize(Crop::whole(easel.canvas), false, side);
+        let raw = easel.raw(side, Some(&mut slot.raw), self.prior.is_computed());
         at = stats.spent(Stage::Resize, at);
-        let raw: &[u8] = if self.prior.is_computed() { easel.rgb() } else { &[] };
         self.prior.labels(&mut desk.maps, (stored, image), raw, side, slot.prior).map_err(|e| (LABEL_MAP, e))?;
         at = stats.spent(Stage::Prior, at);
-        slot.raw.paint(&mut desk.image, |out| easel.paint(None, side, out));
         let views = [
             (View::First, &mut slot.view1, &mut *slot.box1, &mut *slot.flip1),
             (View::Second, &mut slot.view2, &mut *slot.box2, &mut *slot.flip2),
@@ -104,7 +99,7 @@ impl Setting<'_> {
             at = stats.spent(Stage::Augment, at);
             easel.resize(recipe.crop, recipe.flip, side);
             at = stats.spent(Stage::Resize, at);
-            out.paint(&mut desk.image, |out| easel.paint(Some(&recipe), side, out));
+            easel.paint(&recipe, side, out);
         }
         stats.spent(Stage::Augment, at);
         stats.image(image.len());

@@ -1,13 +1,61 @@
 //! Runs kernels compiled for the processor at hand: plainly, for AVX2 or for AVX-512.
 //!
-//! A kernel is written once, in plain loops that the compiler vectorises for each of the three. None fuses multiplications with
+//! A kernel is written once. Simple loops are left to the compiler, which vectorises them for each of the three; those that sum
+//! up in registers name [`Registers`], because the compiler keeps such sums in memory. None fuses multiplications with
 //! additions, and the order of sums is part of the code, so all give the same bytes.
 #![allow(unsafe_code)]
+
+mod registers;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::marker::PhantomData;
+
+use bytemuck::Pod;
+
+use registers::Plain;
+pub(crate) use registers::{LANES, Numbers, Registers, WORDS, Words};
+
+/// Bytes that processors read and write memory by.
+pub(crate) const LINE: usize = 64;
+
+/// Has the line of a byte fetched that is read soon.
+#[inline(always)]
+pub(crate) fn fetch(from: Option<&u8>) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(from) = from {
+        x86::fetch(from);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = from;
+}
 
 /// Work whose `run`, and all that it calls, is inlined always: so it is compiled for the processor of whoever runs it.
 pub(crate) trait Kernel {
     /// Does it.
-    fn run(self);
+    fn run<R: Registers>(self, past: &Past);
+}
+
+/// Writes past the caches: what nobody reads soon leaves them to what is worked on. Only a kernel has it, and what it wrote is
+/// there when the kernel has run.
+pub(crate) struct Past(PhantomData<*const ()>);
+
+impl Past {
+    /// Copies `values` to the front of `target`, which is as long or longer.
+    #[inline(always)]
+    pub(crate) fn write<T: Pod>(&self, target: &mut [T], values: &[T]) {
+        let target = &mut target[..values.len()];
+        #[cfg(target_arch = "x86_64")]
+        let (target, values) = x86::stream(target, values);
+        target.copy_from_slice(values);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Drop for Past {
+    fn drop(&mut self) {
+        x86::fence();
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,29 +95,15 @@ impl Level {
     }
 
     pub(crate) fn run(self, kernel: impl Kernel) {
+        let past = Past(PhantomData);
         match self.0 {
-            Kind::Plain => kernel.run(),
+            Kind::Plain => kernel.run::<Plain>(&past),
             // SAFETY: a level beyond the plain one comes from `all`, which asked the processor.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { x86::avx2(kernel) },
+            Kind::Avx2 => unsafe { x86::avx2(kernel, &past) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => unsafe { x86::avx512(kernel) },
+            Kind::Avx512 => unsafe { x86::avx512(kernel, &past) },
         }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::Kernel;
-
-    #[target_feature(enable = "avx2")]
-    pub(super) fn avx2(kernel: impl Kernel) {
-        kernel.run();
-    }
-
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl")]
-    pub(super) fn avx512(kernel: impl Kernel) {
-        kernel.run();
     }
 }

@@ -14,9 +14,9 @@ pub enum Stage {
     Read,
     /// From an image file's bytes to pixels.
     Decode,
-    /// Crop and resize, of all three views.
+    /// Crop and resize, of all three views; the raw view's normalisation into the batch, which is one with it.
     Resize,
-    /// Colours, blur and normalisation, of all three views, into the batch.
+    /// Colours, blur and normalisation of both augmented views, into the batch.
     Augment,
     /// The label map: SLIC, or a stored map's decompression.
     Prior,

@@ -1,10 +1,12 @@
-//! Gaussian blur, separable, both directions in one pass over the rows.
+//! Gaussian blur, separable, row by row of the result.
+
+use crate::simd::{LANES, Numbers, Registers};
 
 /// Of torchvision's 23-tap kernel.
-pub(super) const RADIUS_MAX: usize = 11;
-
-/// Columns that are summed together.
-const STRIP: usize = 32;
+const RADIUS_MAX: usize = 11;
+const ROWS_MAX: usize = 2 * RADIUS_MAX + 1;
+/// Registers that are summed up together.
+const GROUP: usize = 4;
 
 /// Half a kernel: the weight of the centre, then of each distance from it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,93 +28,94 @@ impl Taps {
         Self { weights, radius }
     }
 
+    /// Rows that a row of the result is summed from.
+    pub(super) fn rows(&self) -> usize {
+        2 * self.radius + 1
+    }
+
+    /// What row `y` of `side` is summed from, the row itself in the middle.
+    #[inline(always)]
+    pub(super) fn around<'a>(&self, y: usize, side: usize, row: impl Fn(usize) -> &'a [f32]) -> [&'a [f32]; ROWS_MAX] {
+        let mut around: [&[f32]; ROWS_MAX] = [&[]; ROWS_MAX];
+        for (row_of, number) in around.iter_mut().zip(0..self.rows()) {
+            *row_of = row(mirrored(y as isize + number as isize - self.radius as isize, side));
+        }
+        around
+    }
+
     fn beside(&self) -> &[f32] {
         &self.weights[1..=self.radius]
     }
 }
 
-/// Blurs a plane of side * side values into `out`, through `finish`; `line` is room of any size.
+/// The row in the middle of those around it, blurred; `line` is room of any size.
 #[inline(always)]
-pub(super) fn plane(
-    plane: &[f32],
-    side: usize,
-    taps: &Taps,
-    line: &mut Vec<f32>,
-    finish: impl Fn(f32) -> f32 + Copy,
-    out: &mut [f32],
-) {
-    let radius = taps.radius;
-    line.clear();
-    line.resize(side + 2 * radius, 0.0);
-    for (y, target) in out.chunks_exact_mut(side).enumerate() {
-        down(plane, side, y, taps, &mut line[radius..radius + side]);
-        for distance in 1..=radius {
-            line[radius - distance] = line[radius + distance];
-            line[radius + side - 1 + distance] = line[radius + side - 1 - distance];
+pub(super) fn row<'a, R: Registers>(around: &[&[f32]; ROWS_MAX], taps: &Taps, line: &'a mut Vec<f32>) -> &'a mut [f32] {
+    let (radius, side) = (taps.radius, around[0].len());
+    line.resize(2 * (side + radius), 0.0);
+    let (line, out) = line.split_at_mut(side + 2 * radius);
+    sums::<R>(taps, around, &mut line[radius..][..side]);
+    for distance in 1..=radius {
+        line[radius - distance] = line[radius + distance];
+        line[radius + side - 1 + distance] = line[radius + side - 1 - distance];
+    }
+    let mut beside: [&[f32]; ROWS_MAX] = [&[]; ROWS_MAX];
+    for (place, values) in beside[..taps.rows()].iter_mut().zip(line.windows(side)) {
+        *place = values;
+    }
+    sums::<R>(taps, &beside, out);
+    out
+}
+
+/// Weighted sums of the rows' values, in groups that stay in registers.
+#[inline(always)]
+fn sums<R: Registers>(taps: &Taps, rows: &[&[f32]; ROWS_MAX], target: &mut [f32]) {
+    let mut at = 0;
+    while at + GROUP * LANES <= target.len() {
+        group::<R, GROUP>(taps, rows, at, target);
+        at += GROUP * LANES;
+    }
+    while at + LANES <= target.len() {
+        group::<R, 1>(taps, rows, at, target);
+        at += LANES;
+    }
+    for (at, target) in target.iter_mut().enumerate().skip(at) {
+        *target = rows[taps.radius][at] * taps.weights[0];
+        for (distance, &weight) in (1..).zip(taps.beside()) {
+            *target += (rows[taps.radius - distance][at] + rows[taps.radius + distance][at]) * weight;
         }
-        along(line, taps, finish, target);
     }
 }
 
-/// One row of the plane blurred over the rows around it.
 #[inline(always)]
-fn down(plane: &[f32], side: usize, y: usize, taps: &Taps, target: &mut [f32]) {
-    let row = |offset: isize| &plane[mirrored(y as isize + offset, side) * side..][..side];
-    let centre = row(0);
-    let mut at = 0;
-    while at + STRIP <= side {
-        let mut sum = [0.0; STRIP];
-        for (sum, &centre) in sum.iter_mut().zip(&centre[at..][..STRIP]) {
-            *sum = centre * taps.weights[0];
+fn group<R: Registers, const N: usize>(taps: &Taps, rows: &[&[f32]; ROWS_MAX], at: usize, target: &mut [f32]) {
+    let mut sums = [R::Numbers::splat(0.0); N];
+    if let Some(centre) = block::<N>(rows[taps.radius], at) {
+        let weight = R::Numbers::splat(taps.weights[0]);
+        for (sum, centre) in sums.iter_mut().zip(centre) {
+            *sum = R::Numbers::load(centre).mul(weight);
         }
-        for (distance, &weight) in (1..).zip(taps.beside()) {
-            let (above, below) = (&row(-distance)[at..][..STRIP], &row(distance)[at..][..STRIP]);
-            for ((sum, &above), &below) in sum.iter_mut().zip(above).zip(below) {
-                *sum += (above + below) * weight;
+    }
+    for (distance, &weight) in (1..).zip(taps.beside()) {
+        let both = block::<N>(rows[taps.radius - distance], at).zip(block::<N>(rows[taps.radius + distance], at));
+        if let Some((before, after)) = both {
+            let weight = R::Numbers::splat(weight);
+            for ((sum, before), after) in sums.iter_mut().zip(before).zip(after) {
+                *sum = sum.add(R::Numbers::load(before).add(R::Numbers::load(after)).mul(weight));
             }
         }
-        target[at..][..STRIP].copy_from_slice(&sum);
-        at += STRIP;
     }
-    for x in at..side {
-        let mut sum = centre[x] * taps.weights[0];
-        for (distance, &weight) in (1..).zip(taps.beside()) {
-            sum += (row(-distance)[x] + row(distance)[x]) * weight;
+    if let Some(target) = target[at..].as_chunks_mut().0.first_chunk_mut::<N>() {
+        for (target, sum) in target.iter_mut().zip(sums) {
+            sum.store(target);
         }
-        target[x] = sum;
     }
 }
 
-/// A row with mirrored ends, blurred along itself.
+/// N registers' values.
 #[inline(always)]
-fn along(line: &[f32], taps: &Taps, finish: impl Fn(f32) -> f32, target: &mut [f32]) {
-    let (radius, side) = (taps.radius, target.len());
-    let mut at = 0;
-    while at + STRIP <= side {
-        let centre = &line[radius + at..][..STRIP];
-        let mut sum = [0.0; STRIP];
-        for (sum, &centre) in sum.iter_mut().zip(centre) {
-            *sum = centre * taps.weights[0];
-        }
-        for (distance, &weight) in (1..).zip(taps.beside()) {
-            let left = &line[radius + at - distance..][..STRIP];
-            let right = &line[radius + at + distance..][..STRIP];
-            for ((sum, &left), &right) in sum.iter_mut().zip(left).zip(right) {
-                *sum += (left + right) * weight;
-            }
-        }
-        for (target, &sum) in target[at..][..STRIP].iter_mut().zip(&sum) {
-            *target = finish(sum);
-        }
-        at += STRIP;
-    }
-    for x in at..side {
-        let mut sum = line[radius + x] * taps.weights[0];
-        for (distance, &weight) in (1..).zip(taps.beside()) {
-            sum += (line[radius + x - distance] + line[radius + x + distance]) * weight;
-        }
-        target[x] = finish(sum);
-    }
+fn block<const N: usize>(row: &[f32], at: usize) -> Option<&[[f32; LANES]; N]> {
+    row[at..].as_chunks().0.first_chunk()
 }
 
 /// Index of a pixel beyond the border, mirrored at the edge pixel (BORDER_REFLECT_101).
@@ -126,10 +129,29 @@ fn mirrored(index: isize, side: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::{Kernel, Level, Past};
+
+    struct Blurred<'a> {
+        values: &'a [f32],
+        side: usize,
+        sigma: f64,
+        out: &'a mut [f32],
+    }
+
+    impl Kernel for Blurred<'_> {
+        #[inline(always)]
+        fn run<R: Registers>(self, _: &Past) {
+            let Self { values, side, sigma, out } = self;
+            let (taps, rows) = (Taps::new(sigma, side), |row: usize| &values[row * side..][..side]);
+            for (y, out) in out.chunks_exact_mut(side).enumerate() {
+                out.copy_from_slice(row::<R>(&taps.around(y, side, rows), &taps, &mut Vec::new()));
+            }
+        }
+    }
 
     fn blurred(values: &[f32], side: usize, sigma: f64) -> Vec<f32> {
         let mut out = vec![0.0; values.len()];
-        plane(values, side, &Taps::new(sigma, side), &mut Vec::new(), |v| v, &mut out);
+        Level::best().run(Blurred { values, side, sigma, out: &mut out });
         out
     }
 

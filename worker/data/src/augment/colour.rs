@@ -1,4 +1,4 @@
-//! Colours of a view, as torchvision has them: jitter, grey, blur, solarisation and normalisation, on planes in [0, 1].
+//! Colours of a view, as torchvision has them: jitter, grey, blur, solarisation and normalisation, on values in [0, 1].
 //!
 //! Pixels are worked on in strips that stay in the fastest cache while one operation after another passes over them. Values
 //! are not rounded to bytes between operations, as Pillow does: a result may differ from its by about one of 255 per operation.
@@ -6,7 +6,9 @@
 use r2o_types::Keyed;
 
 use super::blur::{self, Taps};
-use crate::simd::Kernel;
+use crate::pixels::{STRIP, Sheet};
+use crate::resize::{CHANNELS, unit};
+use crate::simd::{Kernel, Past, Registers};
 
 /// ImageNet's mean.
 pub(super) const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -20,8 +22,6 @@ const HUE: f64 = 0.1;
 /// Below this the pixel stays, from it on it is inverted (ImageOps.solarize at 128).
 const SOLARISE_FROM: f32 = 128.0 / 255.0;
 
-/// Pixels of a strip.
-const STRIP: usize = 64;
 /// Sums that pixels of a strip take turns with.
 const TURNS: usize = 16;
 
@@ -56,10 +56,9 @@ impl Jitter {
         Self { order, brightness, contrast, saturation, hue }
     }
 
-    /// What comes before contrast, which needs the mean of all pixels, and contrast with what comes after it.
-    fn halves(&self) -> (&[Operation], &[Operation]) {
-        let contrast = self.order.iter().position(|o| *o == Operation::Contrast).unwrap_or(0);
-        self.order.split_at(contrast)
+    /// What comes before contrast, which needs the mean of all pixels.
+    fn before_contrast(&self) -> &[Operation] {
+        self.order.split(|operation| *operation == Operation::Contrast).next().unwrap_or_default()
     }
 
     #[inline(always)]
@@ -86,11 +85,11 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// What follows once the mean for contrast is known, blur and all after it apart.
+    /// Jitter, with the mean for contrast, and grey.
     #[inline(always)]
-    fn rest(&self, mean: f32, strip: &mut Strip) {
+    fn colour(&self, mean: f32, strip: &mut Strip) {
         if let Some(jitter) = &self.jitter {
-            jitter.apply(jitter.halves().1, mean, strip);
+            jitter.apply(&jitter.order, mean, strip);
         }
         if self.grey {
             grey(strip);
@@ -98,85 +97,116 @@ impl Look {
     }
 }
 
-/// One view's colours: from `planes`, which are used up, to normalised planes in `out`.
-pub(super) struct Paint<'a> {
-    pub(super) look: &'a Look,
-    pub(super) side: usize,
-    pub(super) planes: &'a mut [f32],
-    pub(super) line: &'a mut Vec<f32>,
-    pub(super) out: &'a mut [f32],
+/// What colours are worked on in, one per thread.
+#[derive(Default)]
+pub(super) struct Room {
+    /// Rows of the three planes that are blurred together, each at its place of a ring.
+    ring: Vec<f32>,
+    line: Vec<f32>,
 }
 
-impl Kernel for Paint<'_> {
+/// One view's colours: from planes of levels to normalised planes in `out`.
+pub(super) struct Paint<'a, 'b> {
+    pub(super) look: &'a Look,
+    pub(super) side: usize,
+    pub(super) planes: &'a [i16],
+    pub(super) room: &'a mut Room,
+    pub(super) out: &'a mut Sheet<'b>,
+}
+
+impl Kernel for Paint<'_, '_> {
     #[inline(always)]
-    fn run(self) {
-        let Self { look, side, planes, line, out } = self;
+    fn run<R: Registers>(self, past: &Past) {
+        let Self { look, side, planes, room, out } = self;
         let size = side * side;
+        let mut strip = [[0.0; STRIP]; 3];
         let mut mean = 0.0;
         if let Some(jitter) = &look.jitter {
+            // What comes before contrast is done again later: that costs less than to keep it.
             let mut sum = 0.0;
             for at in (0..size).step_by(STRIP) {
-                let mut strip = load(planes, size, at);
-                jitter.apply(jitter.halves().0, 0.0, &mut strip);
+                load(planes, size, at, STRIP.min(size - at), &mut strip);
+                jitter.apply(jitter.before_contrast(), 0.0, &mut strip);
                 sum += f64::from(luma_sum(&strip));
-                store(&strip, planes, size, at);
             }
             mean = (sum / size as f64) as f32;
         }
-        let Some(sigma) = look.blur else {
-            if look.jitter.is_none() && !look.grey {
-                for (channel, (plane, out)) in planes.chunks_exact(size).zip(out.chunks_exact_mut(size)).enumerate() {
-                    let finish = finish(channel, look.solarise);
-                    out.iter_mut().zip(plane).for_each(|(out, &value)| *out = finish(value));
-                }
-                return;
+        if let Some(sigma) = look.blur {
+            return Paint { look, side, planes, room, out }.blurred::<R>(mean, &Taps::new(sigma, side), past);
+        }
+        for at in (0..size).step_by(STRIP) {
+            let width = STRIP.min(size - at);
+            load(planes, size, at, width, &mut strip);
+            look.colour(mean, &mut strip);
+            for (channel, values) in strip.iter_mut().enumerate() {
+                let finish = finish(channel, look.solarise);
+                values.iter_mut().for_each(|value| *value = finish(*value));
+                out.lay(past, channel * size + at, &values[..width]);
             }
-            for at in (0..size).step_by(STRIP) {
-                let mut strip = load(planes, size, at);
-                look.rest(mean, &mut strip);
-                for (channel, values) in strip.iter_mut().enumerate() {
-                    let finish = finish(channel, look.solarise);
+        }
+    }
+}
+
+impl Paint<'_, '_> {
+    /// Colours each row just before the first one that its blur is for, and keeps no more than a blurred row needs.
+    #[inline(always)]
+    fn blurred<R: Registers>(self, mean: f32, taps: &Taps, past: &Past) {
+        let Self { look, side, planes, room, out } = self;
+        let Room { ring, line } = room;
+        let (size, height) = (side * side, taps.rows());
+        // Rows end with a whole strip.
+        let stride = side.next_multiple_of(STRIP);
+        ring.resize(3 * height * stride, 0.0);
+        let (mut next, mut strip) = (0, [[0.0; STRIP]; 3]);
+        for y in 0..side {
+            let end = (y + height / 2 + 1).min(side);
+            for row in next..end {
+                for x in (0..side).step_by(STRIP) {
+                    load(planes, size, row * side + x, STRIP.min(side - x), &mut strip);
+                    look.colour(mean, &mut strip);
+                    for (values, plane) in strip.iter().zip(ring.chunks_exact_mut(height * stride)) {
+                        plane[row % height * stride + x..][..STRIP].copy_from_slice(values);
+                    }
+                }
+            }
+            next = end;
+            for (channel, plane) in ring.chunks_exact(height * stride).enumerate() {
+                let around = taps.around(y, side, |row| &plane[row % height * stride..][..side]);
+                let finish = finish(channel, look.solarise);
+                let blurred = blur::row::<R>(&around, taps, line);
+                for (x, values) in (0..).step_by(STRIP).zip(blurred.chunks_mut(STRIP)) {
                     values.iter_mut().for_each(|value| *value = finish(*value));
+                    out.lay(past, channel * size + y * side + x, values);
                 }
-                store(&strip, out, size, at);
             }
-            return;
-        };
-        if look.jitter.is_some() || look.grey {
-            for at in (0..size).step_by(STRIP) {
-                let mut strip = load(planes, size, at);
-                look.rest(mean, &mut strip);
-                store(&strip, planes, size, at);
-            }
-        }
-        let taps = Taps::new(sigma, side);
-        for (channel, (plane, out)) in planes.chunks_exact(size).zip(out.chunks_exact_mut(size)).enumerate() {
-            blur::plane(plane, side, &taps, line, finish(channel, look.solarise), out);
         }
     }
 }
 
-/// The strip of pixels from `at` on; what lies beyond the last pixel is black.
+/// Normalises a row of a view that keeps its colours.
 #[inline(always)]
-fn load(planes: &[f32], size: usize, at: usize) -> Strip {
-    let [red, green, blue] = [0, 1, 2].map(|channel| &planes[channel * size..][..size][at..]);
-    if let (Some(red), Some(green), Some(blue)) = (red.first_chunk(), green.first_chunk(), blue.first_chunk()) {
-        return [*red, *green, *blue];
+pub(super) fn lay_plain(sheet: &mut Sheet<'_>, past: &Past, row: usize, pixels: &[[i16; CHANNELS]]) {
+    let side = pixels.len();
+    for channel in 0..3 {
+        let finish = finish(channel, false);
+        for (x, pixels) in (0..).step_by(STRIP).zip(pixels.chunks(STRIP)) {
+            let mut values = [0.0; STRIP];
+            values.iter_mut().zip(pixels).for_each(|(value, pixel)| *value = finish(unit(pixel[channel])));
+            sheet.lay(past, (channel * side + row) * side + x, &values[..pixels.len()]);
+        }
     }
-    let mut strip = [[0.0; STRIP]; 3];
-    for (target, values) in strip.iter_mut().zip([red, green, blue]) {
-        target[..values.len()].copy_from_slice(values);
-    }
-    strip
 }
 
+/// The strip of pixels from `at` on; what lies beyond its width is black.
 #[inline(always)]
-fn store(strip: &Strip, planes: &mut [f32], size: usize, at: usize) {
-    for (channel, values) in strip.iter().enumerate() {
-        let target = &mut planes[channel * size..][..size][at..];
-        match target.first_chunk_mut() {
-            Some(target) => *target = *values,
-            None => target.copy_from_slice(&values[..target.len()]),
+fn load(planes: &[i16], size: usize, at: usize, width: usize, strip: &mut Strip) {
+    for (target, plane) in strip.iter_mut().zip(planes.chunks_exact(size)) {
+        match plane[at..][..width].first_chunk::<STRIP>() {
+            Some(levels) => target.iter_mut().zip(levels).for_each(|(target, &value)| *target = unit(value)),
+            None => {
+                *target = [0.0; STRIP];
+                target.iter_mut().zip(&plane[at..][..width]).for_each(|(target, &value)| *target = unit(value));
+            }
         }
     }
 }
@@ -271,6 +301,7 @@ fn rotate_hue(strip: &mut Strip, turn: f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resize::MOST;
     use crate::simd::Level;
 
     fn strip(r: f32, g: f32, b: f32) -> Strip {
@@ -325,11 +356,11 @@ mod tests {
             let jitter = (seed != 1).then(|| Jitter::draw(&mut keyed));
             let blur = (seed % 2 == 0).then_some(0.3 + seed as f64 / 2.0);
             let look = Look { jitter, grey: seed == 3, blur, solarise: seed == 2 };
-            let planes: Vec<f32> = (0..3 * side * side).map(|_| keyed.uniform() as f32).collect();
+            let planes: Vec<i16> = (0..3 * side * side).map(|_| (keyed.uniform() * f64::from(MOST)) as i16).collect();
             let painted = |level: Level| {
                 let mut out = vec![0.0; planes.len()];
-                let (planes, line) = (&mut planes.clone(), &mut Vec::new());
-                level.run(Paint { look: &look, side, planes, line, out: &mut out });
+                let (room, sheet) = (&mut Room::default(), &mut Sheet::Float32(&mut out));
+                level.run(Paint { look: &look, side, planes: &planes, room, out: sheet });
                 out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             };
             let plain = painted(Level::PLAIN);

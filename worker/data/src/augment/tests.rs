@@ -58,7 +58,7 @@ fn painted(studio: &mut Studio, recipe: &Recipe) -> Vec<f32> {
     let mut planes = vec![0.0; 3 * pixels];
     let mut easel = studio.easel();
     easel.resize(recipe.crop, recipe.flip, SIDE);
-    easel.paint(Some(recipe), SIDE, &mut planes);
+    easel.paint(recipe, SIDE, &mut Sheet::Float32(&mut planes));
     let value = |at: usize, channel: usize| {
         255.0 * (planes[channel * pixels + at] * colour::DEVIATION[channel] + colour::MEAN[channel])
     };
@@ -128,7 +128,7 @@ fn pixels_are_those_that_were_recorded() {
             let mut planes = vec![0.0; 3 * (SIDE * SIDE) as usize];
             let mut easel = studio.easel();
             easel.resize(recipe.crop, recipe.flip, SIDE);
-            easel.paint(Some(&recipe), SIDE, &mut planes);
+            easel.paint(&recipe, SIDE, &mut Sheet::Float32(&mut planes));
             let bytes: Vec<u8> = planes.iter().flat_map(|value| value.to_le_bytes()).collect();
             xxhash_rust::xxh3::xxh3_64(&bytes)
         });

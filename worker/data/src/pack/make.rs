@@ -26,7 +26,6 @@ use crate::augment::Studio;
 use crate::decode::{DECODER, dimensions};
 use crate::error::DecodeError;
 use crate::labels::{self, Binding};
-use crate::resize::Crop;
 
 /// KiB of images that are read and not yet made, at most (one image may always come).
 const AHEAD_KIB: u32 = 256 << 10;
@@ -358,8 +357,7 @@ fn label_map(options: &PackOptions, image: &[u8]) -> Result<(u32, u32, Vec<u8>),
         let canvas = studio.decoder.decode(image).map_err(MapError::Decode)?;
         let (width, height) = (canvas.width, canvas.height);
         let mut easel = studio.easel();
-        easel.resize(Crop::whole(easel.canvas), false, side);
-        let found = r2o_slic::segment(easel.rgb(), side as usize, side as usize, &slic);
+        let found = r2o_slic::segment(easel.raw(side, None, true), side as usize, side as usize, &slic);
         studio.decoder.rest();
         Ok((width, height, found))
     })?;
