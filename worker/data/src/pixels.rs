@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
+use memmap2::MmapMut;
 use r2o_types::Precision;
 
-use crate::simd::{LINE, Past};
+use crate::simd::Past;
 
 /// Memory from whoever wants pixels to lie in a special place, such as one that a GPU reads by itself.
 pub trait Memory: fmt::Debug + Send + Sync {
@@ -24,28 +25,39 @@ pub trait Block: fmt::Debug + Send + Sync {
     fn bytes_mut(&mut self) -> &mut [u8];
 }
 
-/// Ordinary memory, from the beginning of a cache line on.
-#[derive(Debug)]
-struct Ordinary {
-    numbers: Vec<f32>,
-    skipped: usize,
-}
-
-impl Ordinary {
-    fn new(bytes: usize) -> Self {
-        let numbers = vec![0.0; (bytes + LINE).div_ceil(size_of::<f32>())];
-        let skipped = numbers.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
-        Self { numbers, skipped }
-    }
-}
-
-impl Block for Ordinary {
+/// Ordinary memory.
+impl Block for Vec<f32> {
     fn bytes(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.numbers[self.skipped..])
+        bytemuck::cast_slice(self)
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        bytemuck::cast_slice_mut(&mut self.numbers[self.skipped..])
+        bytemuck::cast_slice_mut(self)
+    }
+}
+
+/// Whole pages.
+impl Block for MmapMut {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+/// Memory of this process, in large pages where the system has them: a batch would be tens of thousands of small ones, each
+/// looked up anew for each image.
+fn ordinary(bytes: usize) -> Box<dyn Block> {
+    match MmapMut::map_anon(bytes) {
+        Ok(pages) => {
+            // Small ones do as well.
+            #[cfg(target_os = "linux")]
+            let _ = pages.advise(memmap2::Advice::HugePage);
+            Box::new(pages)
+        }
+        Err(_) => Box::new(vec![0_f32; bytes.div_ceil(size_of::<f32>())]),
     }
 }
 
@@ -69,8 +81,7 @@ impl Pixels {
         let bytes = len * self.bytes_per_number();
         if self.block.as_ref().is_none_or(|block| block.bytes().len() < bytes) {
             let special = memory.and_then(|memory| memory.block(bytes)).filter(|block| block.bytes().len() >= bytes);
-            let ordinary = || Box::new(Ordinary::new(bytes)) as Box<dyn Block>;
-            self.block = Some(special.unwrap_or_else(ordinary));
+            self.block = Some(special.unwrap_or_else(|| ordinary(bytes)));
         }
         self.len = len;
     }
@@ -203,7 +214,7 @@ mod tests {
     impl Memory for Little {
         fn block(&self, bytes: usize) -> Option<Box<dyn Block>> {
             self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            (bytes <= 64).then(|| Box::new(Ordinary::new(bytes)) as Box<dyn Block>)
+            (bytes <= 64).then(|| Box::new(vec![9.0_f32; bytes.div_ceil(4)]) as Box<dyn Block>)
         }
     }
 

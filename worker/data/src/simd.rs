@@ -17,7 +17,7 @@ use registers::Plain;
 pub(crate) use registers::{LANES, Numbers, Registers, WORDS, Words};
 
 /// Bytes that processors read and write memory by.
-pub(crate) const LINE: usize = 64;
+const LINE: usize = 64;
 
 /// Has the line of a byte fetched that is read soon.
 #[inline(always)]
@@ -104,6 +104,39 @@ impl Level {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => unsafe { x86::avx512(kernel, &past) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Copy<'a>(&'a mut [u16], &'a [u16]);
+
+    impl Kernel for Copy<'_> {
+        #[inline(always)]
+        fn run<R: Registers>(self, past: &Past) {
+            past.write(self.0, self.1);
+        }
+    }
+
+    #[test]
+    fn what_is_written_past_the_caches_is_there_and_no_more_wherever_lines_begin() {
+        let values: Vec<u16> = (1..=200).collect();
+        let mut memory = vec![0; 400];
+        let line = memory.as_ptr().align_offset(LINE);
+        for level in Level::all() {
+            for (from, count) in [(line, 200), (line, 31), (line, 32), (line + 32, 97), (line + 1, 200), (line + 8, 0)]
+            {
+                memory.fill(0);
+                level.run(Copy(&mut memory[from..], &values[..count]));
+                assert_eq!(memory[from..][..count], values[..count], "{level:?}, {from}, {count}");
+                assert!(
+                    memory[..from].iter().chain(&memory[from + count..]).all(|&v| v == 0),
+                    "{level:?}, {from}, {count}"
+                );
+            }
         }
     }
 }
