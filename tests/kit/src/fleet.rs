@@ -311,7 +311,7 @@ async fn launch(listen: &str, folder: &Path, name: &str, options: &FleetOptions)
     let state = options.state.clone().unwrap_or_else(|| file_url(&folder.join("state")));
     let mut more: Vec<&str> = options.coordinator.iter().map(String::as_str).collect();
     // Beside `listen` there may be another fleet.
-    if !more.contains(&"--http") {
+    if !more.contains(&"--http") && !options.environment.iter().any(|(name, _)| name == "R2O_HTTP") {
         more.extend(["--http", "127.0.0.1:0"]);
     }
     Coordinator::start_at(listen, folder, name, &state, &more, &borrowed(&options.environment)).await

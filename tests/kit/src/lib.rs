@@ -15,7 +15,7 @@ mod wait;
 
 pub use binary::{binary, repository, run};
 pub use certificates::Authority;
-pub use fixture::{packed_photos, photos};
+pub use fixture::{packed_photos, packed_photos_with_objects, photos};
 pub use fleet::{Coordinator, Fleet, FleetOptions, Worker, WorkerOptions};
 pub use network::{Host, NEEDS as NETWORK_NEEDS, Network};
 pub use port::free_port;

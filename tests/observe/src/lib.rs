@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use r2o_telemetry::metrics::{Kind, table};
-use r2o_test_kit::{packed_photos, repository};
+use r2o_test_kit::{packed_photos_with_objects, repository};
 use r2o_types::TrainJob;
 use serde::Deserialize;
 use serde_json::Value;
@@ -172,7 +172,7 @@ pub fn small_job(name: &str, folder: &Path) -> Result<TrainJob> {
     let mut job = TrainJob::parse(&text).context("deploy/jobs/demo.yaml")?;
     name.clone_into(&mut job.metadata.name);
     job.spec.data.image_size = 32;
-    job.spec.data.url = packed_photos()?.display().to_string();
+    job.spec.data.url = packed_photos_with_objects()?.display().to_string();
     job.spec.checkpoint.url = Some(folder.join(name).display().to_string());
     job.spec.checkpoint.every.epochs = 1;
     (job.spec.batch.lanes, job.spec.batch.samples_per_lane, job.spec.batch.norm_group_lanes) = (8, 4, 8);

@@ -10,7 +10,7 @@ use axum::{Json, Router, extract::State, routing::post};
 use r2o_observe::{alerts, alerts_file, dashboards, metrics_in, program, small_job};
 use r2o_proto::v1::EventsRequest;
 use r2o_telemetry::metrics::table;
-use r2o_test_kit::{Fleet, FleetOptions, Process, Worker, WorkerOptions, free_port, not_run, photos, run, wait_until};
+use r2o_test_kit::{Fleet, FleetOptions, Process, Worker, WorkerOptions, free_port, not_run, wait_until};
 use r2o_types::TrainJob;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -27,31 +27,9 @@ const ONLY_ON_FAULT: &[&str] = &[];
 /// On two workers or three, for longer than the test takes.
 fn job(folder: &Path) -> Result<TrainJob> {
     let mut job = small_job("watched", folder)?;
-    job.spec.data.url = photos_with_objects(folder)?;
     job.spec.epochs = 10_000;
     (job.spec.fleet.min_workers, job.spec.fleet.max_workers) = (2, 3);
     Ok(job)
-}
-
-/// The photographs as a set with ground truth: of each image, the middle is an object.
-fn photos_with_objects(folder: &Path) -> Result<String> {
-    let (masks, set) = (folder.join("masks"), folder.join("set"));
-    std::fs::create_dir_all(&masks)?;
-    for line in std::fs::read_to_string(photos().join("MANIFEST.tsv"))?.lines().skip(1) {
-        let fields: Vec<&str> = line.split('\t').collect();
-        let (width, height) = fields.last().and_then(|size| size.split_once('x')).context("no size")?;
-        let (width, height): (u32, u32) = (width.parse()?, height.parse()?);
-        let middle = |at: u32, of: u32| u32::from((of / 3..2 * of / 3).contains(&at));
-        let labels = (0..width * height).map(|i| (middle(i % width, width) * middle(i / width, height)) as u8);
-        let file = std::fs::File::create(masks.join(fields[0]).with_extension("png"))?;
-        let mut mask = png::Encoder::new(file, width, height);
-        mask.set_color(png::ColorType::Grayscale);
-        mask.write_header()?.write_image_data(&labels.collect::<Vec<_>>())?;
-    }
-    let [from, masks, to] = [photos(), masks, set].map(|path| path.display().to_string());
-    let packed = run("r2octl", ["data", "pack", &from, "--masks", &masks, "--out", &to])?;
-    ensure!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));
-    Ok(to)
 }
 
 /// Coordinator, two sound workers and one whose memory loses a bit, all of them scraped.

@@ -35,7 +35,7 @@ fn objects_come_at_the_size_of_the_view_and_what_does_not_fit_is_left_out() {
     grey(&path("masks").join("drawn.png"), (WIDTH, HEIGHT), right);
     grey(&path("masks").join("wrong.png"), (HEIGHT, WIDTH), right);
     let text = |name: &str| path(name).display().to_string();
-    let options = PackOptions { masks: Some(path("masks")), ..PackOptions::new(text("images"), text("set")) };
+    let options = PackOptions { masks: Some(text("masks")), ..PackOptions::new(text("images"), text("set")) };
     pack(&options, &()).unwrap();
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
