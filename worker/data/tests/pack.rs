@@ -101,6 +101,24 @@ fn parts_in_any_order_and_number_make_the_same_set() {
 }
 
 #[test]
+fn a_merge_that_was_killed_while_it_cleaned_up_is_done_again() {
+    let whole = Whole::packed();
+    let out = whole.out("cleaning");
+    for number in [1, 2] {
+        pack(&part(number, 2, &whole.source, &out), &()).unwrap();
+    }
+    let records: Vec<_> = objects(&out).into_iter().filter(|(key, _)| key.starts_with("pack-")).collect();
+    assert!(records.len() > 5);
+    merge(&out).unwrap();
+    // As after a kill: some records are left, but not the plan's.
+    for (key, bytes) in &records[..3] {
+        fs::write(Path::new(&out).join(key), bytes).unwrap();
+    }
+    assert_eq!(merge(&out).unwrap().samples, 18);
+    assert_eq!(objects(&out), whole.objects);
+}
+
+#[test]
 fn a_missing_part_is_named_by_the_command_that_packs_it() {
     let whole = Whole::packed();
     let out = whole.out("some");

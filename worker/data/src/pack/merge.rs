@@ -14,6 +14,8 @@ use super::{PackError, PackSummary, Skipped};
 pub(super) async fn merge(store: &Store) -> Result<PackSummary, PackError> {
     let Some(plan) = PlanRecord::read(store).await? else {
         let set = shard::read_set(store).await?;
+        // What a merge that was killed has left.
+        record::end(store).await?;
         return Ok(PackSummary::of(store.url(), &set, Vec::new()));
     };
     let mut skipped = plan.skipped.clone();
@@ -44,7 +46,7 @@ pub(super) async fn merge(store: &Store) -> Result<PackSummary, PackError> {
         return Err(PackError::Empty { path, skipped: skipped.len(), side_min: plan.options.side_min });
     }
     let set = record::finish(store, &plan, entries).await?;
-    record::end(store, &plan).await?;
+    record::end(store).await?;
     Ok(PackSummary::of(store.url(), &set, skipped))
 }
 

@@ -197,11 +197,14 @@ pub(super) async fn begin(store: &Store, plan: &PlanRecord) -> Result<(), PackEr
     again.map(record).buffer_unordered(2).try_collect().await
 }
 
-/// Removes the records of a set that is finished; the plan's goes last.
-pub(super) async fn end(store: &Store, plan: &PlanRecord) -> Result<(), PackError> {
-    let one = async |shard| store.delete(&record(shard)).await;
-    stream::iter(0..plan.shards).map(one).buffer_unordered(CONCURRENT).try_collect::<()>().await?;
-    Ok(store.delete(PLAN).await?)
+/// Removes the records of a set that is finished. The plan's goes first: with it, and without those of shards, a set whose
+/// merge was killed here would look like one whose shards are missing.
+pub(super) async fn end(store: &Store) -> Result<(), PackError> {
+    store.delete(PLAN).await?;
+    let all = store.list("").await?.into_iter().map(|(key, _)| key);
+    let records = all.filter(|key| key.starts_with("pack-") && key.ends_with(".json"));
+    let one = async |key: String| store.delete(&key).await;
+    Ok(stream::iter(records).map(one).buffer_unordered(CONCURRENT).try_collect::<()>().await?)
 }
 
 /// Which parts must be packed for these shards to be there.
