@@ -9,6 +9,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use r2o_test_s3::{Behind, Faults, Faulty};
+
 const PARTS: usize = 3;
 
 fn command(args: &[&str]) -> Command {
@@ -24,20 +26,20 @@ fn printed(output: &Output, code: i32) -> String {
     all
 }
 
-/// Photographs, each with so much behind its end that three fill a shard of 1 MiB.
-fn photographs(folder: &Path) -> String {
+/// A list of photographs, each with so much behind its end that three fill a shard of 1 MiB.
+fn photographs(folder: &Path) {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/photos");
     let mut photos: Vec<_> = fs::read_dir(fixtures).unwrap().map(|e| e.unwrap().path()).collect();
     photos.retain(|path| path.extension().is_some_and(|e| e == "jpg"));
     photos.sort();
-    let source = folder.join("source");
-    fs::create_dir(&source).unwrap();
+    let mut list = String::new();
     for (number, photo) in photos.iter().take(36).enumerate() {
         let mut bytes = fs::read(photo).unwrap();
         bytes.resize(340_000, number as u8);
-        fs::write(source.join(format!("{number:02}.jpg")), bytes).unwrap();
+        fs::write(folder.join(format!("{number:02}.jpg")), bytes).unwrap();
+        list.push_str(&format!("{number:02}.jpg\n"));
     }
-    source.to_str().unwrap().to_owned()
+    fs::write(folder.join("list.txt"), list).unwrap();
 }
 
 fn files(folder: &str) -> BTreeMap<String, Vec<u8>> {
@@ -57,7 +59,9 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 #[test]
 fn parts_of_several_processes_make_the_set_of_one_though_one_is_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let source = photographs(folder.path());
+    photographs(folder.path());
+    let server = Faulty::start(Behind::Folder(folder.path().to_owned()), Faults::default()).unwrap();
+    let source = format!("{}/list.txt", server.url());
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (one, out) = (path("one"), path("parts"));
     let options = ["--shard-mib", "1", "--slic-size", "256", "--threads", "1"];
@@ -69,14 +73,16 @@ fn parts_of_several_processes_make_the_set_of_one_though_one_is_killed() {
     assert_eq!(whole.keys().filter(|name| name.ends_with(".tar")).count(), 12);
 
     let part = |number: usize| format!("{number}/{PARTS}");
+    // The second part's shards are 4 to 7. An image of the last one does not come, so that it cannot end before it is killed.
+    server.hold("GET /23.jpg");
     let mut children: Vec<Child> = (1..=PARTS).map(|number| pack(&out, &part(number)).spawn().unwrap()).collect();
-    // The second part's shards are 4 to 7: one is there, and the others are not.
     let record = |shard: usize| Path::new(&out).join(format!("pack-{shard:06}.json")).exists();
     wait_until("the second part has a shard", || record(4));
     let mut second = children.remove(1);
     second.kill().unwrap();
     second.wait().unwrap();
-    assert!(!record(7), "it was done before it was killed");
+    assert!(!record(7), "a shard without its last image");
+    server.release();
     for child in children {
         let text = printed(&child.wait_with_output().unwrap(), 0);
         assert!(

@@ -1,4 +1,7 @@
-//! SeaweedFS as an S3 server, which tests may kill and start again. `cargo xtask setup --s3` fetches the program.
+//! Servers that data comes from in tests: SeaweedFS as an S3 server, which may be killed and started again (`cargo xtask setup
+//! --s3` fetches the program), and [`Faulty`], which is late and fails as it is told.
+
+mod faulty;
 
 use std::{
     env, fs,
@@ -14,6 +17,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
+
+pub use faulty::{Behind, Faults, Faulty};
 
 /// Environment variable that names the server's program, for tests that start one of their own.
 pub const PROGRAM: &str = "R2O_S3_SERVER";

@@ -6,8 +6,6 @@
 //! otherwise. Rates are by processor time, and on several threads by the clock, so that others on the machine disturb least.
 //! PHOTOS is a folder of JPEGs; without it the committed photographs are taken.
 
-#[path = "../tests/kit/faulty.rs"]
-mod faulty;
 #[path = "../tests/kit/streaming.rs"]
 mod streaming;
 #[path = "../tests/kit/synthetic.rs"]
@@ -18,10 +16,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use faulty::{Behind, Faults, Faulty};
 use r2o_data::bench::{BenchOptions, BenchReport, bench, processor_seconds};
 use r2o_data::pack::{PackOptions, pack};
 use r2o_data::{Dataset, StreamOptions};
+use r2o_test_s3::{Behind, Faults, Faulty};
 use r2o_types::Prior;
 
 const NO_TIME: &str = "no processor time: is /proc there?";
@@ -137,7 +135,7 @@ fn stream() -> Result<()> {
     streaming::upload(folder.path(), &url);
     let address = endpoint.trim_start_matches("http://").trim_end_matches('/').parse()?;
     let faults = Faults { delay: Duration::from_millis(50), failing: 10, ..Faults::default() };
-    let server = Faulty::start(Behind::Server(address), faults);
+    let server = Faulty::start(Behind::Server(address), faults)?;
     let local = folder.path().display().to_string();
     let mut ratios = Vec::new();
     for round in 0..ROUNDS {

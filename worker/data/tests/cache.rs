@@ -1,8 +1,6 @@
 //! The disk cache: it saves reads, stays within its budget, serves nothing wrong, and touches nothing that is not its own.
 #![allow(clippy::unwrap_used)]
 
-#[path = "kit/faulty.rs"]
-mod faulty;
 #[path = "kit/streaming.rs"]
 mod streaming;
 #[path = "kit/synthetic.rs"]
@@ -14,8 +12,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use faulty::{Behind, Faults, Faulty};
 use r2o_data::{CacheError, CacheOptions, DataError, Dataset, Loader, Put, StreamOptions};
+use r2o_test_s3::{Behind, Faults, Faulty};
 use r2o_types::Keyed;
 use streaming::{Set, child, digests, in_child, opened, started, wait_until};
 
@@ -162,7 +160,7 @@ fn a_worker_killed_at_any_moment_leaves_no_wrong_byte() {
     }
     let (set, folder) = (Set::of(streaming::LONG), tempfile::tempdir().unwrap());
     let cache = folder.path().join("cache");
-    let server = Faulty::start(Behind::Folder(set.folder()), Faults::default());
+    let server = Faulty::start(Behind::Folder(set.folder()), Faults::default()).unwrap();
     let mut halves = 0;
     for kill in 0..KILLS {
         let mut dice = Keyed::new("kill", &[kill]);

@@ -1,18 +1,15 @@
 //! Packing in parts, from and to stores, over what was left and what was damaged: always the same set.
 #![allow(clippy::unwrap_used)]
 
-#[path = "kit/faulty.rs"]
-mod faulty;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use faulty::{Behind, Faults, Faulty};
 use r2o_data::inspect::inspect;
 use r2o_data::pack::{PackError, PackOptions, PackSummary, Part, merge, pack};
 use r2o_storage::Store;
+use r2o_test_s3::{Behind, Faults, Faulty};
 use tempfile::TempDir;
 
 /// Eighteen photographs in two classes, one that is no image, and three copies: one next to its original, two far away.
@@ -250,7 +247,7 @@ fn a_late_and_failing_server_of_files_gives_the_same_bytes() {
         let here = whole.out(&format!("here-{number}"));
         pack(&options(&source.display().to_string(), &here), &()).unwrap();
         let faults = Faults { delay: Duration::from_millis(5), failing: 100, straggling: 50, lying: 0 };
-        let server = Faulty::start(Behind::Folder(source.parent().unwrap().to_owned()), faults);
+        let server = Faulty::start(Behind::Folder(source.parent().unwrap().to_owned()), faults).unwrap();
         let from = format!("{}/{}", server.url(), source.file_name().unwrap().to_string_lossy());
         let there = whole.out(&format!("there-{number}"));
         pack(&options(&from, &there), &()).unwrap();

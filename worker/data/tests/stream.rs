@@ -1,8 +1,6 @@
 //! Storage that is late, fails, stalls or lies: the batches are the same, and memory stays within its bound.
 #![allow(clippy::unwrap_used)]
 
-#[path = "kit/faulty.rs"]
-mod faulty;
 #[path = "kit/streaming.rs"]
 mod streaming;
 #[path = "kit/synthetic.rs"]
@@ -13,9 +11,9 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use faulty::{Behind, Faults, Faulty};
 use r2o_data::{LoaderStats, StreamOptions};
 use r2o_storage::ReadOptions;
+use r2o_test_s3::{Behind, Faults, Faulty};
 use streaming::{Set, child, digests, in_child, opened, started, wait_until};
 
 /// Bytes of a step's members, at most.
@@ -34,7 +32,7 @@ fn reads(stats: &LoaderStats) -> [u64; 3] {
 fn late_failing_and_straggling_storage_gives_the_same_batches() {
     let set = Set::small();
     let faults = Faults { delay: Duration::from_millis(20), failing: 50, straggling: 50, lying: 10 };
-    let server = Faulty::start(Behind::Folder(set.folder()), faults);
+    let server = Faulty::start(Behind::Folder(set.folder()), faults).unwrap();
     // As many hedges as there are stragglers, and a budget that holds less than a window.
     let reads_of = ReadOptions { hedge_percentile: 90, hedge_percent: 20, ..ReadOptions::default() };
     let options = StreamOptions { memory_bytes: 20 * set.chunk_bytes(), reads: reads_of, cache: None };
@@ -51,14 +49,14 @@ fn late_failing_and_straggling_storage_gives_the_same_batches() {
 fn a_store_that_stays_down_is_reported_and_one_that_comes_back_is_not() {
     let set = Set::small();
     let down = Faults { failing: 1000, ..Faults::default() };
-    let server = Faulty::start(Behind::Folder(set.folder()), down);
+    let server = Faulty::start(Behind::Folder(set.folder()), down).unwrap();
     let impatient = ReadOptions { patience: Duration::from_millis(300), ..ReadOptions::default() };
     let options = StreamOptions { reads: impatient, ..StreamOptions::default() };
     let error = started(&opened(&server.url(), options.clone()), 0).next().unwrap_err();
     let text = format!("{:#}", anyhow::Error::new(error));
     assert!(text.contains("cannot be reached") && text.contains("shard-"), "{text}");
     // Half of all requests fail, far beyond the share of retries: it takes longer, and goes on.
-    let server = Faulty::start(Behind::Folder(set.folder()), Faults { failing: 500, ..Faults::default() });
+    let server = Faulty::start(Behind::Folder(set.folder()), Faults { failing: 500, ..Faults::default() }).unwrap();
     let quick = ReadOptions { backoff_most: Duration::from_millis(50), ..ReadOptions::default() };
     let options = StreamOptions { reads: quick, ..StreamOptions::default() };
     let mut loader = started(&opened(&server.url(), options), 0);
@@ -68,7 +66,7 @@ fn a_store_that_stays_down_is_reported_and_one_that_comes_back_is_not() {
 #[test]
 fn memory_is_bounded_whatever_the_storage_does() {
     let set = Set::small();
-    let server = Faulty::start(Behind::Folder(set.folder()), Faults::default());
+    let server = Faulty::start(Behind::Folder(set.folder()), Faults::default()).unwrap();
     for chunks in [1, 3, 12, 200] {
         let options = StreamOptions { memory_bytes: chunks * set.chunk_bytes(), ..StreamOptions::default() };
         let concurrent = options.reads.concurrent as u64;
@@ -83,7 +81,7 @@ fn memory_is_bounded_whatever_the_storage_does() {
         assert!(most <= bound(&options), "{chunks} chunks: {most} bytes");
         drop(loader);
         // Storage that stalls: what is asked for is bounded by the budget and by the number of reads at a time.
-        server.hold(true);
+        server.hold("");
         let loader = started(&dataset, 0);
         let expected = concurrent.min(chunks);
         wait_until("reads are held back", || server.seen()[2] >= expected);
@@ -92,7 +90,7 @@ fn memory_is_bounded_whatever_the_storage_does() {
         let [_, _, hedges] = reads(&stats);
         assert!(server.seen()[2] <= concurrent + hedges, "{chunks} chunks: {:?}, {hedges} hedges", server.seen());
         assert!(stats.buffered() <= options.memory_bytes, "{chunks} chunks: {} bytes", stats.buffered());
-        server.hold(false);
+        server.release();
         wait_until("it goes on", || loader.ready() == 1);
         // A loader that nobody wants any more leaves a store that stalls.
         drop(loader);
@@ -108,7 +106,7 @@ fn memory_is_bounded_whatever_the_storage_does() {
 #[test]
 fn memory_for_a_window_reads_every_chunk_once() {
     let set = Set::small();
-    let server = Faulty::start(Behind::Folder(set.folder()), Faults::default());
+    let server = Faulty::start(Behind::Folder(set.folder()), Faults::default()).unwrap();
     // No second requests for what is slow on a busy machine.
     let reads = ReadOptions { hedge_percentile: 100, ..ReadOptions::default() };
     let options = StreamOptions { memory_bytes: 40 * set.chunk_bytes(), reads, ..StreamOptions::default() };
@@ -127,7 +125,7 @@ fn memory_for_a_window_reads_every_chunk_once() {
 fn a_fleet_reads_one_copy_of_the_set_an_epoch() {
     const EPOCHS: usize = 4;
     let set = Set::small();
-    let server = Faulty::start(Behind::Folder(set.folder()), Faults::default());
+    let server = Faulty::start(Behind::Folder(set.folder()), Faults::default()).unwrap();
     let reads = ReadOptions { hedge_percentile: 100, ..ReadOptions::default() };
     // Of a window, and some to read ahead.
     let chunks = 12;
@@ -162,7 +160,7 @@ fn s3_with_latency_and_failures_gives_the_same_batches() {
     streaming::upload(&set.folder(), &url);
     let address: SocketAddr = endpoint.trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
     let faults = Faults { delay: Duration::from_millis(50), failing: 10, ..Faults::default() };
-    let server = Faulty::start(Behind::Server(address), faults);
+    let server = Faulty::start(Behind::Server(address), faults).unwrap();
     let out = child(NAME, &url).env("AWS_ENDPOINT", server.url()).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
@@ -177,7 +175,7 @@ fn s3_with_latency_and_failures_gives_the_same_batches() {
 #[test]
 fn a_missing_file_is_not_asked_for_again_and_again() {
     let set = Set::small();
-    let server = Faulty::start(Behind::Folder(set.folder()), Faults::default());
+    let server = Faulty::start(Behind::Folder(set.folder()), Faults::default()).unwrap();
     let dataset = opened(&server.url(), StreamOptions::default());
     let shards: Vec<PathBuf> = std::fs::read_dir(set.folder()).unwrap().map(|e| e.unwrap().path()).collect();
     shards.iter().filter(|p| p.extension().is_some_and(|e| e == "tar")).for_each(|p| std::fs::remove_file(p).unwrap());

@@ -1,20 +1,19 @@
 //! An HTTP server in front of a folder or of another server: late, failing, stalling and lying as it is told.
-// Each test program uses its own part.
-#![allow(clippy::unwrap_used, dead_code)]
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-use r2o_types::Keyed;
+use anyhow::Result;
 
 /// Where the bytes are.
-pub(crate) enum Behind {
+#[derive(Debug)]
+pub enum Behind {
     /// Files of a folder, by GET with a range and HEAD.
     Folder(PathBuf),
     /// A server, to which requests go on as they are.
@@ -23,22 +22,24 @@ pub(crate) enum Behind {
 
 /// What is wrong with it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Faults {
+pub struct Faults {
     /// Before each answer.
-    pub(crate) delay: Duration,
+    pub delay: Duration,
     /// Requests in a thousand that fail: one half with status 500, the other by a cut in the middle of the answer.
-    pub(crate) failing: u64,
+    pub failing: u64,
     /// Requests in a thousand that are ten times as late.
-    pub(crate) straggling: u64,
+    pub straggling: u64,
     /// Answers in a thousand that have a wrong bit, in a folder's files.
-    pub(crate) lying: u64,
+    pub lying: u64,
 }
 
+#[derive(Debug)]
 struct Shared {
     behind: Behind,
     faults: Faults,
-    open: Mutex<bool>,
-    opened: Condvar,
+    /// Requests that begin like this are held back.
+    held: Mutex<Option<String>>,
+    released: Condvar,
     ended: AtomicBool,
     requests: AtomicU64,
     failed: AtomicU64,
@@ -48,20 +49,25 @@ struct Shared {
 }
 
 /// The server. Dropping it ends it.
-pub(crate) struct Faulty {
+#[derive(Debug)]
+pub struct Faulty {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
 
 impl Faulty {
-    pub(crate) fn start(behind: Behind, faults: Faults) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
+    /// Starts it at a port of its own.
+    ///
+    /// # Errors
+    /// When there is no port.
+    pub fn start(behind: Behind, faults: Faults) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             behind,
             faults,
-            open: Mutex::new(true),
-            opened: Condvar::new(),
+            held: Mutex::default(),
+            released: Condvar::new(),
             ended: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -80,26 +86,36 @@ impl Faulty {
                 std::thread::spawn(move || drop(of.serve(stream)));
             }
         });
-        Self { address, shared }
+        Ok(Self { address, shared })
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Where it is, without a slash at the end.
+    #[must_use]
+    pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Holds all answers back, or lets them go.
-    pub(crate) fn hold(&self, hold: bool) {
-        *self.shared.open.lock().unwrap() = !hold;
-        self.shared.opened.notify_all();
+    /// Holds back the answers to all requests that begin like this, such as `GET /photo.jpg`; to all, if it is empty.
+    pub fn hold(&self, requests: &str) {
+        *locked(&self.shared.held) = Some(requests.to_owned());
+        self.shared.released.notify_all();
+    }
+
+    /// Lets all go on.
+    pub fn release(&self) {
+        *locked(&self.shared.held) = None;
+        self.shared.released.notify_all();
     }
 
     /// What was asked for by ranges, in order.
-    pub(crate) fn ranges(&self) -> Vec<String> {
-        self.shared.ranges.lock().unwrap().clone()
+    #[must_use]
+    pub fn ranges(&self) -> Vec<String> {
+        locked(&self.shared.ranges).clone()
     }
 
     /// Requests that came, that were made to fail, that are held back; and bytes of bodies sent.
-    pub(crate) fn seen(&self) -> [u64; 4] {
+    #[must_use]
+    pub fn seen(&self) -> [u64; 4] {
         let Shared { requests, failed, waiting, sent, .. } = &*self.shared;
         [requests, failed, waiting, sent].map(|count| count.load(SeqCst))
     }
@@ -108,7 +124,7 @@ impl Faulty {
 impl Drop for Faulty {
     fn drop(&mut self) {
         self.shared.ended.store(true, SeqCst);
-        self.hold(false);
+        self.release();
         // Wakes the one that accepts.
         let _ = TcpStream::connect(self.address);
     }
@@ -116,7 +132,7 @@ impl Drop for Faulty {
 
 impl Shared {
     /// One request to a connection: a client that keeps none open is the harder one to serve.
-    fn serve(&self, mut client: TcpStream) -> io::Result<()> {
+    fn serve(&self, mut client: TcpStream) -> Result<()> {
         let mut head = Vec::new();
         let mut reader = BufReader::new(client.try_clone()?);
         while !head.ends_with(b"\r\n\r\n") {
@@ -126,22 +142,22 @@ impl Shared {
         }
         let head = String::from_utf8_lossy(&head).into_owned();
         let number = self.requests.fetch_add(1, SeqCst);
-        let mut dice = Keyed::new("faults", &[number]);
+        let mut dice = Dice(number);
         let late = if dice.below(1000) < self.faults.straggling { 10 } else { 1 };
         let (_never, answer) = mpsc::channel::<()>();
         let _ = answer.recv_timeout(self.faults.delay * late);
-        self.wait_until_open();
+        self.wait_until_released(&head);
         // An index is read by plain clients, which are not on trial here.
         let chunk = head.to_ascii_lowercase().contains("\r\nrange:");
         if chunk {
             let range = head.lines().find(|line| line.to_ascii_lowercase().starts_with("range:")).unwrap_or_default();
-            self.ranges.lock().unwrap().push(format!("{} {range}", head.lines().next().unwrap_or_default()));
+            locked(&self.ranges).push(format!("{} {range}", head.lines().next().unwrap_or_default()));
         }
         let fails = chunk && dice.below(1000) < self.faults.failing;
         self.failed.fetch_add(u64::from(fails), SeqCst);
         if fails && dice.below(2) == 0 {
-            return client
-                .write_all(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let answer = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            return Ok(client.write_all(answer)?);
         }
         let mut answer = match &self.behind {
             Behind::Folder(folder) => from_folder(folder, &head)?,
@@ -155,13 +171,32 @@ impl Shared {
             answer.truncate(answer.len() / 2);
         }
         self.sent.fetch_add(answer.len() as u64, SeqCst);
-        client.write_all(&answer)
+        Ok(client.write_all(&answer)?)
     }
 
-    fn wait_until_open(&self) {
+    fn wait_until_released(&self, head: &str) {
+        let held = |held: &mut Option<String>| held.as_ref().is_some_and(|requests| head.starts_with(requests));
         self.waiting.fetch_add(1, SeqCst);
-        drop(self.opened.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
+        drop(self.released.wait_while(locked(&self.held), held));
         self.waiting.fetch_sub(1, SeqCst);
+    }
+}
+
+/// A holder that panicked left the value whole.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Numbers drawn from a request's own number, by SplitMix64 (Steele, Lea and Flood 2014).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
     }
 }
 
@@ -176,7 +211,7 @@ fn from_server(address: SocketAddr, head: &str) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-fn from_folder(folder: &std::path::Path, head: &str) -> io::Result<Vec<u8>> {
+fn from_folder(folder: &Path, head: &str) -> Result<Vec<u8>> {
     let mut words = head.split_whitespace();
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let Ok(file) = File::open(folder.join(path.trim_start_matches('/'))) else {
@@ -186,7 +221,10 @@ fn from_folder(folder: &std::path::Path, head: &str) -> io::Result<Vec<u8>> {
     let range =
         head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
     let range = range.as_deref().and_then(|range| range.split_once('-'));
-    let (from, to) = range.map_or((0, size), |(from, to)| (from.parse().unwrap(), to.parse::<u64>().unwrap() + 1));
+    let (from, to) = match range {
+        Some((from, to)) => (from.parse()?, to.parse::<u64>()? + 1),
+        None => (0, size),
+    };
     let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
     let mut answer = format!(
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{size}\r\nETag: \"1\"\r\n\
