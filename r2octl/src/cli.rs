@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use r2o_data::pack::Part;
 use r2o_transport::ClientTls;
+use r2o_types::Dtype;
 
 use crate::error::EXIT_CODES;
 
@@ -322,6 +323,24 @@ pub(crate) enum Data {
     Bench(DataBench),
 }
 
+/// What a job's loaders make, by `data.pixelType` and `precision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PixelDtype {
+    Float32,
+    Bfloat16,
+    Uint8,
+}
+
+impl From<PixelDtype> for Dtype {
+    fn from(dtype: PixelDtype) -> Self {
+        match dtype {
+            PixelDtype::Float32 => Self::Float32,
+            PixelDtype::Bfloat16 => Self::Bfloat16,
+            PixelDtype::Uint8 => Self::Uint8,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct DataBench {
     /// Where the data set lies
@@ -332,6 +351,9 @@ pub(crate) struct DataBench {
     /// Superpixels of the job; without it those of the stored label maps, which need no computing
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200))]
     pub(crate) segments: Option<u32>,
+    /// Type of the views' values
+    #[arg(long, value_enum, default_value_t = PixelDtype::Float32)]
+    pub(crate) dtype: PixelDtype,
     /// Decoding threads
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) threads: usize,

@@ -98,6 +98,26 @@ pub struct DataSpec {
     /// Chunks whose samples are shuffled together.
     #[serde(default = "defaults::shuffle_window_chunks")]
     pub shuffle_window_chunks: u32,
+    /// What views are on their way to the device.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pixel_type: PixelType,
+}
+
+/// What views are on their way to the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum PixelType {
+    /// Normalised numbers of the job's precision.
+    #[default]
+    Float,
+    /// Rounded to 8 bits, as Pillow's are, and normalised by the device: a quarter of float32's bytes in memory and on the
+    /// way to a GPU, half of bfloat16's.
+    Uint8,
+}
+
+/// Left out where it is the default, so that manifests of older versions and of this one are the same.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Lanes (the paper's GPUs) and their size.

@@ -6,6 +6,7 @@ pub mod deal;
 pub mod digest;
 pub mod job;
 pub mod mixing;
+pub mod pixels;
 pub mod plan;
 pub mod random;
 pub mod schedule;
@@ -16,9 +17,10 @@ pub use digest::sample_digest;
 pub use job::{
     Backbone, BatchSpec, CheckpointEvery, CheckpointKeep, CheckpointSpec, Curriculum, CurriculumStep, DataSpec, Device,
     FleetSpec, JobSpec, MaskPrediction, Metadata, MethodSpec, ModelSpec, Objective, OptimizerKind, OptimizerSpec,
-    Precision, PredictorSpec, Prior, ProjectorSpec, SpecError, SpecErrors, TargetMomentum, TrainJob,
+    PixelType, Precision, PredictorSpec, Prior, ProjectorSpec, SpecError, SpecErrors, TargetMomentum, TrainJob,
 };
 pub use mixing::{Mixing, Shape};
+pub use pixels::Dtype;
 pub use plan::{ChunkRef, EpochPlan, PlanError, steps_per_epoch};
 pub use random::Keyed;
 pub use schedule::{Clock, K_MAX, Schedule, k_at};

@@ -5,7 +5,7 @@ use half::bf16;
 use half::slice::HalfFloatSliceExt;
 use r2o_engine::StepTicket;
 use r2o_engine::host::{HostBatch, Pinned};
-use r2o_types::{JobSpec, Keyed, Precision, TrainJob};
+use r2o_types::{Dtype, JobSpec, Keyed, TrainJob};
 
 /// The size of a job.
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +105,7 @@ impl Pixels {
 pub(crate) struct Images {
     size: usize,
     images: usize,
-    precision: Precision,
+    dtype: Dtype,
     raw: Pixels,
     view1: Pixels,
     view2: Pixels,
@@ -127,12 +127,13 @@ impl Images {
             };
             (first..first + lanes).flat_map(lane).collect()
         };
-        let precision = scale.job()?.precision;
+        let dtype = scale.job()?.pixel_dtype();
         let pixels = |what| {
             let values: Vec<f32> = numbers(what, 3 * size * size).iter().map(|v| v * 4.0 - 2.0).collect();
-            match precision {
-                Precision::Float32 => Pixels::new(bytemuck::cast_slice(&values)),
-                Precision::Bfloat16 => Pixels::new(bytemuck::cast_slice(&nearest(&values))),
+            match dtype {
+                Dtype::Float32 => Pixels::new(bytemuck::cast_slice(&values)),
+                Dtype::Bfloat16 => Pixels::new(bytemuck::cast_slice(&nearest(&values))),
+                Dtype::Uint8 => Pixels::new(&values.iter().map(|v| ((v + 2.0) * 63.75) as u8).collect::<Vec<u8>>()),
             }
         };
         let boxes = |what| -> Vec<f32> {
@@ -144,7 +145,7 @@ impl Images {
         Ok(Self {
             size,
             images,
-            precision,
+            dtype,
             raw: pixels(0),
             view1: pixels(1),
             view2: pixels(2),
@@ -160,7 +161,7 @@ impl Images {
             words: &[],
             images: self.images,
             size: self.size,
-            precision: self.precision,
+            dtype: self.dtype,
             raw: self.raw.bytes(),
             view1: self.view1.bytes(),
             view2: self.view2.bytes(),

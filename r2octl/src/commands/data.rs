@@ -95,6 +95,7 @@ async fn run_bench(args: DataBench, output: &mut Output) -> Result<(), CliError>
     }
     let options = BenchOptions {
         image_size: args.image_size,
+        dtype: args.dtype.into(),
         prior: args.segments.map(|segments| Prior::Slic { segments }),
         threads: args.threads,
         time: Duration::from_secs(args.seconds),

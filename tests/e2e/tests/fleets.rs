@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use r2o_e2e::{RUN, Run, demo_job, store, train};
 use r2o_test_kit::{Fleet, FleetOptions, Signal, Worker, WorkerOptions};
-use r2o_types::TrainJob;
+use r2o_types::{PixelType, TrainJob};
 use tempfile::TempDir;
 
 /// 134 photographs give so many steps of 32 images.
@@ -82,6 +82,23 @@ async fn one_hash_for_every_fleet_with_joins_and_losses() -> Result<()> {
         assert_eq!(run.losses(), alone.losses(), "other losses on {workers} workers");
         assert_eq!(hash(&run)?, hash(&alone)?, "another final state on {workers} workers");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_of_8_bits_give_one_hash_too() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = async |name: &str, pixel_type, workers: u32| {
+        let mut job = small_job(name, &folder, 1)?;
+        job.spec.data.pixel_type = pixel_type;
+        train(&job, workers).await
+    };
+    let (one, two) = (run("one", PixelType::Uint8, 1).await?, run("two", PixelType::Uint8, 2).await?);
+    assert_eq!(one.pixels(), two.pixels(), "other pixels on two workers");
+    assert_eq!(hash(&one)?, hash(&two)?, "another final state on two workers");
+    let float = run("float", PixelType::Float, 1).await?;
+    assert_eq!(one.ledger(), float.ledger(), "other samples");
+    assert_ne!(one.pixels(), float.pixels(), "pixels were not rounded");
     Ok(())
 }
 

@@ -4,14 +4,12 @@ use anyhow::{Context, Result};
 use r2o_data::{Batch, Dataset, Overlap};
 use r2o_storage::gallery::{Base64, GalleryImage, GalleryPage};
 use r2o_types::JobSpec;
+use r2o_types::pixels::{DEVIATION, MEAN};
 
 /// Rows of the figure.
 const IMAGES: u64 = 8;
 /// Columns of the figure at most: a long run is sampled evenly.
 const PAGES_MAX: u64 = 24;
-
-const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// The samples to show: spread evenly over the set, so that classes mix.
 pub(crate) fn choose(samples: u64) -> Vec<u64> {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use r2o_types::{Precision, Prior};
+use r2o_types::{Dtype, Prior};
 use rayon::prelude::*;
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -32,11 +32,11 @@ pub struct Batch {
     pub images: usize,
     /// Side s of every image in pixels.
     pub size: u32,
-    /// (N, 3, s, s): the whole image, normalised.
+    /// (N, 3, s, s): the whole image, normalised unless it is uint8.
     pub raw: Pixels,
-    /// (N, 3, s, s), normalised.
+    /// (N, 3, s, s), likewise.
     pub view1: Pixels,
-    /// (N, 3, s, s), normalised.
+    /// (N, 3, s, s), likewise.
     pub view2: Pixels,
     /// (N, s, s): regions of the raw view, counted from 0.
     pub prior: Vec<u8>,
@@ -158,7 +158,7 @@ impl Batch {
     }
 
     fn digest(&mut self, values: usize) {
-        let per_lane = |pixels: &Pixels| values * self.images / self.lanes.len().max(1) * pixels.bytes_per_number();
+        let per_lane = |pixels: &Pixels| values * self.images / self.lanes.len().max(1) * pixels.dtype().bytes();
         let lanes = 0..self.lanes.len();
         self.pixel_digests = lanes
             .into_par_iter()
@@ -224,7 +224,7 @@ pub fn probe(
         side: image_size,
         prior: PriorSource::choose(prior, dataset.binding()),
         audit: false,
-        pool: Pool::new(1, Precision::Float32, None),
+        pool: Pool::new(1, Dtype::Float32, None),
         stats: Arc::default(),
     };
     let order = Order {

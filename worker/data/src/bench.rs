@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use r2o_types::{Precision, Prior};
+use r2o_types::{Dtype, Prior};
 use serde::Serialize;
 
 pub use order::{OrderReport, order};
@@ -29,6 +29,8 @@ const STARVED: f64 = 0.8;
 pub struct BenchOptions {
     /// Side of the views in pixels.
     pub image_size: u32,
+    /// Type of the pixels.
+    pub dtype: Dtype,
     /// The job's prior; `None`: the stored label maps.
     pub prior: Option<Prior>,
     /// Decoding threads; 0 counts as 1.
@@ -42,10 +44,18 @@ pub struct BenchOptions {
 }
 
 impl BenchOptions {
-    /// One thread and ten seconds, at the method's image size, for an H100 at the method's ceiling.
+    /// float32, one thread and ten seconds, at the method's image size, for an H100 at the method's ceiling.
     #[must_use]
     pub fn new(opened: Duration) -> Self {
-        Self { image_size: 224, prior: None, threads: 1, time: Duration::from_secs(10), gpu_rate: 2350.0, opened }
+        Self {
+            image_size: 224,
+            dtype: Dtype::Float32,
+            prior: None,
+            threads: 1,
+            time: Duration::from_secs(10),
+            gpu_rate: 2350.0,
+            opened,
+        }
     }
 }
 
@@ -157,7 +167,7 @@ pub fn bench(dataset: Dataset, options: &BenchOptions) -> Result<BenchReport, Da
         threads,
         prefetch_steps: 1,
         audit: false,
-        precision: Precision::Float32,
+        dtype: options.dtype,
         memory: None,
     })?;
     let stats = loader.stats();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use r2o_types::{Precision, Prior};
+use r2o_types::{Dtype, Prior};
 use tokio::sync::oneshot;
 
 use crate::batch::{Batch, Making};
@@ -48,7 +48,7 @@ pub struct LoaderOptions {
     /// Digest every lane's pixels.
     pub audit: bool,
     /// Type of the pixels.
-    pub precision: Precision,
+    pub dtype: Dtype,
     /// Where pixels should lie; none: in ordinary memory.
     pub memory: Option<Arc<dyn Memory>>,
 }
@@ -89,7 +89,7 @@ impl Loader {
             prior: PriorSource::choose(&options.prior, options.dataset.binding()),
             audit: options.audit,
             // Those that are ready, one in the making and one that trains.
-            pool: Pool::new(prefetch + 2, options.precision, options.memory.clone()),
+            pool: Pool::new(prefetch + 2, options.dtype, options.memory.clone()),
             stats: Arc::clone(&stats),
         };
         warn_of_little_memory(&options);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use r2o_types::Precision;
+use r2o_types::Dtype;
 
 use crate::pixels::{Memory, Pixels};
 
@@ -16,8 +16,8 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    fn none(precision: Precision) -> Self {
-        let none = || Pixels::none(precision);
+    fn none(dtype: Dtype) -> Self {
+        let none = || Pixels::none(dtype);
         Self { raw: none(), view1: none(), view2: none(), prior: Vec::new() }
     }
 }
@@ -27,21 +27,21 @@ impl Buffers {
 pub(crate) struct Pool {
     waiting: Mutex<Vec<Buffers>>,
     most: usize,
-    precision: Precision,
+    dtype: Dtype,
     /// Where pixels should lie.
     memory: Option<Arc<dyn Memory>>,
 }
 
 impl Pool {
     /// A pool that keeps the buffers of so many batches.
-    pub(crate) fn new(most: usize, precision: Precision, memory: Option<Arc<dyn Memory>>) -> Arc<Self> {
-        Arc::new(Self { waiting: Mutex::new(Vec::with_capacity(most)), most, precision, memory })
+    pub(crate) fn new(most: usize, dtype: Dtype, memory: Option<Arc<dyn Memory>>) -> Arc<Self> {
+        Arc::new(Self { waiting: Mutex::new(Vec::with_capacity(most)), most, dtype, memory })
     }
 
     /// Buffers for `images` of `pixels` pixels each, with any content.
     pub(crate) fn take(self: &Arc<Self>, images: usize, pixels: usize) -> (Buffers, Home) {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut buffers = waiting.unwrap_or_else(|| Buffers::none(self.precision));
+        let mut buffers = waiting.unwrap_or_else(|| Buffers::none(self.dtype));
         for view in [&mut buffers.raw, &mut buffers.view1, &mut buffers.view2] {
             view.resize(images * 3 * pixels, self.memory.as_ref());
         }
@@ -84,12 +84,12 @@ mod tests {
 
     #[test]
     fn buffers_come_back_while_the_pool_lives() {
-        let pool = Pool::new(1, Precision::Float32, None);
+        let pool = Pool::new(1, Dtype::Float32, None);
         let (buffers, home) = pool.take(2, 4);
         assert_eq!((buffers.raw.len(), buffers.prior.len()), (24, 8));
         let place = buffers.raw.bytes().as_ptr();
         home.give_back(buffers);
-        home.give_back(Buffers::none(Precision::Float32));
+        home.give_back(Buffers::none(Dtype::Float32));
         let (again, home) = pool.take(1, 4);
         assert_eq!((again.raw.len(), again.raw.bytes().as_ptr()), (12, place));
         drop(pool);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use r2o_data::pack::{PackOptions, pack};
 use r2o_data::{Batch, DataError, Dataset, DecodeError, Loader, LoaderOptions, Skip, decode, dimensions};
-use r2o_types::{Precision, Prior};
+use r2o_types::{Dtype, Prior};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -182,7 +182,7 @@ fn load(out: &Path, lanes: &[u32], steps: usize) -> (Result<Vec<Batch>, DataErro
         threads: 2,
         prefetch_steps: 1,
         audit: true,
-        precision: Precision::Float32,
+        dtype: Dtype::Float32,
         memory: None,
     })
     .unwrap();

@@ -7,7 +7,7 @@ mod synthetic;
 use std::sync::Arc;
 
 use r2o_data::{Batch, Dataset, Loader, LoaderOptions};
-use r2o_types::{EpochPlan, Keyed, Precision, Prior, deal_lanes, sample_digest};
+use r2o_types::{Dtype, EpochPlan, Keyed, Prior, deal_lanes, sample_digest};
 
 const SAMPLES: u32 = 100_000;
 const LANES: u32 = 128;
@@ -45,7 +45,7 @@ fn loader(dataset: &Arc<Dataset>, lanes: &[u32], first_step: u64) -> Loader {
         threads: 2,
         prefetch_steps: 1,
         audit: true,
-        precision: Precision::Float32,
+        dtype: Dtype::Float32,
         memory: None,
     })
     .unwrap()

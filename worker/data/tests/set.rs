@@ -9,7 +9,8 @@ use std::sync::Arc;
 use r2o_data::inspect::{InspectReport, inspect};
 use r2o_data::pack::{PackOptions, PackSummary, pack};
 use r2o_data::{Batch, DataError, Dataset, Loader, LoaderOptions, probe};
-use r2o_types::{Precision, Prior};
+use r2o_types::pixels::{DEVIATION, MEAN};
+use r2o_types::{Dtype, Prior};
 use tempfile::TempDir;
 
 const SLIC: Prior = Prior::Slic { segments: 30 };
@@ -86,7 +87,7 @@ fn loading(dataset: &Arc<Dataset>, lanes: &[u32], first_step: u64) -> LoaderOpti
         threads: 2,
         prefetch_steps: 2,
         audit: true,
-        precision: Precision::Float32,
+        dtype: Dtype::Float32,
         memory: None,
     }
 }
@@ -196,6 +197,28 @@ fn any_deal_of_lanes_and_any_start_load_the_same_pixels() {
     for batch in &whole[1..] {
         assert_eq!(&load(&dataset, &[0, 1, 2], batch.step, 1)[0], batch, "started at {}", batch.step);
     }
+}
+
+#[test]
+fn values_of_every_type_are_the_nearest_to_the_same_views() {
+    let set = packed();
+    let dataset = open(&set.out);
+    let of = |dtype| Loader::start(LoaderOptions { dtype, ..loading(&dataset, &[0], 0) }).unwrap().next().unwrap();
+    let [float, half, levels] = [Dtype::Float32, Dtype::Bfloat16, Dtype::Uint8].map(of);
+    let views = |batch: &Batch| [&batch.raw, &batch.view1, &batch.view2].map(|view| view.to_float32().into_owned());
+    for (exact, near) in views(&float).iter().zip(views(&half)) {
+        assert!(exact.iter().zip(near).all(|(exact, near)| half::bf16::from_f32(*exact).to_f32() == near));
+    }
+    let plane = 32 * 32;
+    for (exact, levels) in views(&float).iter().zip(views(&levels)) {
+        for (at, (exact, level)) in exact.iter().zip(levels).enumerate() {
+            let channel = at / plane % 3;
+            let apart = 255.0 * (exact * DEVIATION[channel] + MEAN[channel]) - level;
+            assert!(apart.abs() < 0.5001, "value {at}: {apart} from level {level}");
+        }
+    }
+    assert_eq!(levels.raw.bytes().len(), 2 * 3 * plane, "one byte a value");
+    assert!(levels.prior == float.prior && levels.boxes1 == float.boxes1 && levels.samples == float.samples);
 }
 
 #[test]

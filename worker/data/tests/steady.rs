@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use r2o_data::pack::{PackOptions, pack};
 use r2o_data::{Dataset, Loader, LoaderOptions};
-use r2o_types::{Precision, Prior};
+use r2o_types::{Dtype, Prior};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -29,7 +29,7 @@ fn blocks(dataset: &Arc<Dataset>, images: u32, prior: Prior) -> u64 {
         threads: 1,
         prefetch_steps: 1,
         audit: false,
-        precision: Precision::Float32,
+        dtype: Dtype::Float32,
         memory: None,
     })
     .unwrap();

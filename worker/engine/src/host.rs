@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 
 pub use r2o_aten::Pinned;
-use r2o_types::Precision;
+use r2o_types::Dtype;
+use r2o_types::pixels::{DEVIATION, MEAN};
 use tch::{Kind, Tensor};
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
@@ -80,8 +81,8 @@ pub struct HostBatch<'a> {
     pub images: usize,
     /// Side s in pixels.
     pub size: usize,
-    /// Type of the images: float32, or bfloat16 for a job of that precision.
-    pub precision: Precision,
+    /// Type of the images: float32, bfloat16 for a job of that precision, or uint8, which the device normalises.
+    pub dtype: Dtype,
     /// (N, 3, s, s), the bytes of the numbers in this machine's order.
     pub raw: &'a [u8],
     /// (N, 3, s, s), likewise.
@@ -109,14 +110,18 @@ impl HostBatch<'_> {
     /// When a slice is not as long as the shape says.
     fn tensors(&self, device: tch::Device) -> Result<StepBatch, String> {
         let (n, s) = (self.images as i64, self.size as i64);
-        let kind = match self.precision {
-            Precision::Float32 => Kind::Float,
-            Precision::Bfloat16 => Kind::BFloat16,
+        let kind = match self.dtype {
+            Dtype::Float32 => Kind::Float,
+            Dtype::Bfloat16 => Kind::BFloat16,
+            Dtype::Uint8 => Kind::Uint8,
         };
         let large = |bytes: &[u8], shape: &[i64], kind, name: &str| {
             r2o_aten::upload(bytes, shape, kind, device).map_err(|e| format!("`{name}`: {}", e.reason))
         };
-        let image = |bytes, name| large(bytes, &[n, 3, s, s], kind, name);
+        let image = |bytes, name| {
+            let image = large(bytes, &[n, 3, s, s], kind, name)?;
+            Ok::<_, String>(if kind == Kind::Uint8 { normalised(&image) } else { image })
+        };
         let place = |t: Tensor, shape: &[i64], name: &str| {
             let wanted = shape.iter().product::<i64>();
             if t.size() == [wanted] {
@@ -219,6 +224,17 @@ impl Engine {
         value.f_copy_(&flipped)?;
         Ok(())
     }
+}
+
+/// Levels (N, 3, H, W) as float32 numbers of mean 0 and deviation 1, as the loader's: each a function of its level alone, wherever
+/// in the batch it stands.
+fn normalised(levels: &Tensor) -> Tensor {
+    let of = |value: fn(f32, f32) -> f32| {
+        let values: Vec<f32> = MEAN.iter().zip(DEVIATION).map(|(&mean, deviation)| value(mean, deviation)).collect();
+        Tensor::from_slice(&values).view([1, 3, 1, 1]).to_device(levels.device())
+    };
+    let (scale, shift) = (of(|_, deviation| 1.0 / (255.0 * deviation)), of(|mean, deviation| -mean / deviation));
+    levels.to_kind(Kind::Float) * scale + shift
 }
 
 /// Little-endian bytes of a float32 tensor, contiguous in its shape's order.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use r2o_types::{JobSpec, TrainJob};
 use tch::{Device, Kind, Tensor};
 
+use crate::host::HostBatch;
 use crate::{Engine, EngineError, EngineOptions, MemoryFormat, StateError, StepBatch, StepError, StepTicket};
 
 const SIZE: i64 = 64;
@@ -334,6 +335,45 @@ fn what_warmed_up_computes_what_a_cold_engine_does() {
         [&mut cold, &mut warm].map(|engine| engine.step(&batch(&[0, 1]), &ticket(0)).unwrap().lanes);
     assert_eq!(cold_lanes, warm_lanes);
     assert_eq!(cold.digest().unwrap(), warm.digest().unwrap());
+}
+
+#[test]
+fn levels_are_normalised_as_the_loader_does() {
+    use r2o_types::Dtype;
+    use r2o_types::pixels::{DEVIATION, MEAN};
+    let (n, plane) = (IMAGES as usize, (SIZE * SIZE) as usize);
+    let level = |at: usize| (at * 7919 / 64 % 256) as u8;
+    let levels: Vec<u8> = (0..3 * n * plane).map(level).collect();
+    let number = |(at, &level): (usize, &u8)| {
+        let channel = at / plane % 3;
+        f32::from(level) * (1.0 / (255.0 * DEVIATION[channel])) + -MEAN[channel] / DEVIATION[channel]
+    };
+    let numbers: Vec<f32> = levels.iter().enumerate().map(number).collect();
+    let value = (numbers[plane] * DEVIATION[1] + MEAN[1]) * 255.0;
+    assert!((value - f32::from(levels[plane])).abs() < 1e-3, "{value}");
+    let prior: Vec<u8> = (0..n * plane).map(|at| (at % plane * 9 / plane) as u8).collect();
+    let numbers: Vec<u8> = numbers.iter().flat_map(|value| value.to_ne_bytes()).collect();
+    let outcome = |dtype, pixels: &[u8]| {
+        let batch = HostBatch {
+            images: n,
+            size: SIZE as usize,
+            dtype,
+            raw: pixels,
+            view1: pixels,
+            view2: pixels,
+            prior: &prior,
+            boxes1: &[0.0, 0.0, 0.5, 0.5].repeat(n),
+            boxes2: &[0.0, 0.0, 1.0, 1.0].repeat(n),
+            flips1: &vec![false; n],
+            flips2: &vec![true; n],
+            audit: true,
+            words: &[],
+        };
+        let mut engine = engine(&job(1, 1), &[0]);
+        let output = engine.step_host(&batch, &ticket(0)).unwrap();
+        (output.lanes, engine.digest().unwrap())
+    };
+    assert_eq!(outcome(Dtype::Uint8, &levels), outcome(Dtype::Float32, &numbers));
 }
 
 #[test]

@@ -40,6 +40,22 @@ fn json_and_back_is_the_same_job() {
 }
 
 #[test]
+fn pixels_have_the_precision_unless_they_are_levels() {
+    let dtype = |more: &str, pixel_type: &str| {
+        let text = SMALL.replace("url: /set", &format!("url: /set, pixelType: {pixel_type}"));
+        TrainJob::parse(&(text + more)).unwrap().spec.pixel_dtype()
+    };
+    use crate::Dtype::{Bfloat16, Float32, Uint8};
+    assert_eq!([dtype("", "float"), dtype("", "uint8")], [Float32, Uint8]);
+    assert_eq!(
+        [dtype("  precision: bfloat16\n", "float"), dtype("  precision: bfloat16\n", "uint8")],
+        [Bfloat16, Uint8]
+    );
+    // What has the default reads as it did before there was the field.
+    assert!(!TrainJob::parse(SMALL).unwrap().to_json().contains("pixelType"));
+}
+
+#[test]
 fn a_misspelt_field_is_refused_with_its_path() {
     let message = with("batch: {lnaes: 4}");
     assert!(message.starts_with("spec.batch") && message.contains("lnaes") && message.contains("lanes"), "{message}");

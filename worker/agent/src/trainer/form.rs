@@ -91,8 +91,7 @@ fn start_loader(settings: &Settings, base: &Base, lanes: Vec<u32>) -> Result<Loa
         threads: settings.loader_threads,
         prefetch_steps: PREFETCH_STEPS,
         audit: settings.audit,
-        // What autocast would make of float32, with half the bytes to move.
-        precision: spec.precision,
+        dtype: spec.pixel_dtype(),
         memory: settings.device.cuda_index().map(|_| Arc::new(DeviceMemory) as Arc<dyn Memory>),
     })?)
 }

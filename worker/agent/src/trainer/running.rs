@@ -295,7 +295,7 @@ fn host_batch<'a>(batch: &'a Batch, words: &'a [LaneWords], audit: bool) -> Host
     HostBatch {
         images: batch.images,
         size: batch.size as usize,
-        precision: batch.raw.precision(),
+        dtype: batch.raw.dtype(),
         raw: batch.raw.bytes(),
         view1: batch.view1.bytes(),
         view2: batch.view2.bytes(),

@@ -10,11 +10,6 @@ use crate::pixels::{STRIP, Sheet};
 use crate::resize::{CHANNELS, unit};
 use crate::simd::{Kernel, Past, Registers};
 
-/// ImageNet's mean.
-pub(super) const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-/// ImageNet's standard deviation.
-pub(super) const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
-
 const BRIGHTNESS: f64 = 0.4;
 const CONTRAST: f64 = 0.4;
 const SATURATION: f64 = 0.2;
@@ -105,7 +100,7 @@ pub(super) struct Room {
     line: Vec<f32>,
 }
 
-/// One view's colours: from planes of levels to normalised planes in `out`.
+/// One view's colours: from planes of levels to planes of what `out` takes.
 pub(super) struct Paint<'a, 'b> {
     pub(super) look: &'a Look,
     pub(super) side: usize,
@@ -139,7 +134,7 @@ impl Kernel for Paint<'_, '_> {
             load(planes, size, at, width, &mut strip);
             look.colour(mean, &mut strip);
             for (channel, values) in strip.iter_mut().enumerate() {
-                let finish = finish(channel, look.solarise);
+                let finish = finish(out.scale(channel), look.solarise);
                 values.iter_mut().for_each(|value| *value = finish(*value));
                 out.lay(past, channel * size + at, &values[..width]);
             }
@@ -172,7 +167,7 @@ impl Paint<'_, '_> {
             next = end;
             for (channel, plane) in ring.chunks_exact(height * stride).enumerate() {
                 let around = taps.around(y, side, |row| &plane[row % height * stride..][..side]);
-                let finish = finish(channel, look.solarise);
+                let finish = finish(out.scale(channel), look.solarise);
                 let blurred = blur::row::<R>(&around, taps, line);
                 for (x, values) in (0..).step_by(STRIP).zip(blurred.chunks_mut(STRIP)) {
                     values.iter_mut().for_each(|value| *value = finish(*value));
@@ -183,12 +178,12 @@ impl Paint<'_, '_> {
     }
 }
 
-/// Normalises a row of a view that keeps its colours.
+/// Lays a row of a view that keeps its colours.
 #[inline(always)]
 pub(super) fn lay_plain(sheet: &mut Sheet<'_>, past: &Past, row: usize, pixels: &[[i16; CHANNELS]]) {
     let side = pixels.len();
     for channel in 0..3 {
-        let finish = finish(channel, false);
+        let finish = finish(sheet.scale(channel), false);
         for (x, pixels) in (0..).step_by(STRIP).zip(pixels.chunks(STRIP)) {
             let mut values = [0.0; STRIP];
             values.iter_mut().zip(pixels).for_each(|(value, pixel)| *value = finish(unit(pixel[channel])));
@@ -211,10 +206,9 @@ fn load(planes: &[i16], size: usize, at: usize, width: usize, strip: &mut Strip)
     }
 }
 
-/// Solarises when asked, subtracts the channel's mean and divides by its deviation.
+/// Solarises when asked, and scales to what a sheet takes.
 #[inline(always)]
-fn finish(channel: usize, solarise: bool) -> impl Fn(f32) -> f32 + Copy {
-    let (scale, shift) = (1.0 / DEVIATION[channel], -MEAN[channel] / DEVIATION[channel]);
+fn finish([scale, shift]: [f32; 2], solarise: bool) -> impl Fn(f32) -> f32 + Copy {
     let from = if solarise { SOLARISE_FROM } else { f32::INFINITY };
     move |value| (if value >= from { 1.0 - value } else { value }) * scale + shift
 }
@@ -300,6 +294,8 @@ fn rotate_hue(strip: &mut Strip, turn: f32) {
 
 #[cfg(test)]
 mod tests {
+    use r2o_types::pixels::{DEVIATION, MEAN};
+
     use super::*;
     use crate::resize::MOST;
     use crate::simd::Level;
@@ -342,10 +338,11 @@ mod tests {
 
     #[test]
     fn solarise_inverts_from_128_on() {
+        let scale = Sheet::Float32(&mut []).scale(0);
         let plain = |value: f32| value * (1.0 / DEVIATION[0]) - MEAN[0] / DEVIATION[0];
         for (value, wanted) in [(127.0, 127.0), (128.0, 127.0), (255.0, 0.0)] {
-            assert!((finish(0, true)(value / 255.0) - plain(wanted / 255.0)).abs() < 1e-5, "{value}");
-            assert!((finish(0, false)(value / 255.0) - plain(value / 255.0)).abs() < 1e-5, "{value}");
+            assert!((finish(scale, true)(value / 255.0) - plain(wanted / 255.0)).abs() < 1e-5, "{value}");
+            assert!((finish(scale, false)(value / 255.0) - plain(value / 255.0)).abs() < 1e-5, "{value}");
         }
     }
 
@@ -358,10 +355,12 @@ mod tests {
             let look = Look { jitter, grey: seed == 3, blur, solarise: seed == 2 };
             let planes: Vec<i16> = (0..3 * side * side).map(|_| (keyed.uniform() * f64::from(MOST)) as i16).collect();
             let painted = |level: Level| {
-                let mut out = vec![0.0; planes.len()];
-                let (room, sheet) = (&mut Room::default(), &mut Sheet::Float32(&mut out));
-                level.run(Paint { look: &look, side, planes: &planes, room, out: sheet });
-                out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                let (mut numbers, mut levels) = (vec![0.0; planes.len()], vec![0; planes.len()]);
+                for mut out in [Sheet::Float32(&mut numbers), Sheet::Uint8(&mut levels)] {
+                    let (room, out) = (&mut Room::default(), &mut out);
+                    level.run(Paint { look: &look, side, planes: &planes, room, out });
+                }
+                (numbers.into_iter().map(f32::to_bits).collect::<Vec<_>>(), levels)
             };
             let plain = painted(Level::PLAIN);
             for level in Level::all() {

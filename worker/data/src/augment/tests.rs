@@ -1,5 +1,7 @@
 //! Recipes are functions of their keys with the method's chances; pixels are those that were recorded.
 
+use r2o_types::pixels::{DEVIATION, MEAN};
+
 use super::*;
 
 #[test]
@@ -59,9 +61,8 @@ fn painted(studio: &mut Studio, recipe: &Recipe) -> Vec<f32> {
     let mut easel = studio.easel();
     easel.resize(recipe.crop, recipe.flip, SIDE);
     easel.paint(recipe, SIDE, &mut Sheet::Float32(&mut planes));
-    let value = |at: usize, channel: usize| {
-        255.0 * (planes[channel * pixels + at] * colour::DEVIATION[channel] + colour::MEAN[channel])
-    };
+    let value =
+        |at: usize, channel: usize| 255.0 * (planes[channel * pixels + at] * DEVIATION[channel] + MEAN[channel]);
     (0..pixels)
         .flat_map(|at| (0..3).map(move |channel| (at, channel)))
         .map(|(at, channel)| value(at, channel))

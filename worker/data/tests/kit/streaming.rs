@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use r2o_data::{Dataset, Loader, LoaderOptions, StreamOptions};
-use r2o_types::{Precision, Prior};
+use r2o_types::{Dtype, Prior};
 
 use crate::synthetic;
 
@@ -111,7 +111,7 @@ pub(crate) fn of_lanes(dataset: &Arc<Dataset>, lanes: Vec<u32>, first_step: u64)
         threads: 2,
         prefetch_steps: 1,
         audit: true,
-        precision: Precision::Float32,
+        dtype: Dtype::Float32,
         memory: None,
     })
     .unwrap()
