@@ -13,12 +13,14 @@ struct Target {
     samples: &'static [&'static str],
 }
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 9] = [
+    Target { name: "coco", samples: &["tests/fuzz/samples/coco"] },
     Target { name: "image", samples: &["tests/fixtures/formats", "tests/fuzz/samples/image"] },
     Target { name: "job", samples: &["deploy/jobs"] },
     Target { name: "manifest", samples: &["tests/fuzz/samples/manifest"] },
     Target { name: "map", samples: &["tests/fuzz/samples/map"] },
     Target { name: "messages", samples: &[] },
+    Target { name: "parquet", samples: &["tests/fixtures/pack"] },
     Target { name: "set", samples: &["tests/fuzz/samples/set"] },
     Target { name: "tar", samples: &["tests/fuzz/samples/tar"] },
 ];
@@ -39,7 +41,7 @@ const LIMITS: [&str; 2] = ["-rss_limit_mb=2048", "-timeout=60"];
 /// Which, and for how long.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Some of image, job, manifest, map, messages, set, tar; without any, all.
+    /// Some of coco, image, job, manifest, map, messages, parquet, set, tar; without any, all.
     targets: Vec<String>,
     /// Seconds for each.
     #[arg(long, default_value_t = 60)]

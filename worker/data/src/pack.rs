@@ -7,6 +7,7 @@
 mod coco;
 mod make;
 mod merge;
+mod pages;
 mod part;
 mod place;
 mod plan;

@@ -1,12 +1,10 @@
 //! Parquet files with images in them, as Hugging Face writes them: a column of bytes, or of `{bytes, path}`, and labels.
 //!
-//! A file is read page by page, so that memory does not grow with its row groups; a page takes 2 GiB at most, which is the
-//! format's own limit. What a file says of itself is not trusted: the reader panics on some kinds of damage, which is caught
+//! A file is read page by page, so that memory does not grow with its row groups (see `pages`). What a file says of itself is not trusted: the reader panics on some kinds of damage, which is caught
 //! here and becomes an error like any other.
 
-use std::io::{self, Cursor};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parquet::basic::Type;
@@ -14,16 +12,12 @@ use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader}
 use parquet::data_type::{ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
-use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
 use tokio::runtime::Handle;
 
-use super::place::{Stretch, Window};
+use super::pages::{Blocks, Pages};
+use super::place::Stretch;
 
-/// Blocks that are read for labels and for page headers, and of pages one after another.
-const BLOCKS: [u64; 2] = [64 << 10, 8 << 20];
-/// Bytes that one read may ask for: a page of a few of the longest images.
-const READ_MAX: u64 = 512 << 20;
 /// Bytes that a row takes at least on the mean; more rows than that are a lie, or no images.
 const ROW_LEAST: u64 = 32;
 /// Names of a column of labels, the first that is there.
@@ -118,8 +112,8 @@ impl Table {
 
     fn column(&self, group: usize, column: usize) -> Result<ColumnReader, ParquetError> {
         let group = self.metadata.row_group(group);
-        let blocks = Arc::new(Blocks::new(self.file.clone(), &self.runtime));
-        let pages = SerializedPageReader::new(blocks, group.column(column), group.num_rows() as usize, None)?;
+        let pages = Arc::new(Pages(Blocks::new(self.file.clone(), &self.runtime)));
+        let pages = SerializedPageReader::new(pages, group.column(column), group.num_rows() as usize, None)?;
         Ok(get_column_reader(group.column(column).column_descr_ptr(), Box::new(pages)))
     }
 
@@ -193,42 +187,4 @@ fn caught<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Parque
         let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         Err(general(format!("it is damaged: {}", said.unwrap_or("its reader gave up"))))
     })
-}
-
-/// A file as the reader of parquet wants it.
-struct Blocks(Mutex<Window>, u64);
-
-impl Blocks {
-    fn new(file: Stretch, runtime: &Handle) -> Self {
-        let bytes = file.bytes();
-        Self(Mutex::new(Window::new(file, runtime.clone(), BLOCKS)), bytes)
-    }
-
-    fn at(&self, at: u64, wanted: u64) -> io::Result<Bytes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).at(at, wanted)
-    }
-}
-
-impl Length for Blocks {
-    fn len(&self) -> u64 {
-        self.1
-    }
-}
-
-impl ChunkReader for Blocks {
-    type T = Cursor<Bytes>;
-
-    /// Only headers are read in this way: a few dozen bytes, unless they hold statistics of long values.
-    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(Cursor::new(self.at(start, BLOCKS[0])?))
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        if length as u64 > READ_MAX || start.checked_add(length as u64).is_none_or(|end| end > self.1) {
-            return Err(general(format!("{length} bytes at {start} of a file of {}", self.1)));
-        }
-        let mut bytes = self.at(start, length as u64)?;
-        bytes.truncate(length);
-        Ok(bytes)
-    }
 }
