@@ -84,7 +84,7 @@ impl Studio {
     pub(crate) fn with_level(level: Level) -> Self {
         Self {
             level,
-            decoder: Decoder::new(),
+            decoder: Decoder::with_level(level),
             scaler: Scaler::default(),
             planes: Vec::new(),
             rgb: Vec::new(),

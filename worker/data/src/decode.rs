@@ -10,7 +10,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use crate::error::DecodeError;
+use crate::simd::Level;
 
+#[cfg(feature = "turbojpeg")]
+mod baseline;
 #[cfg(feature = "turbojpeg")]
 #[path = "decode/turbo.rs"]
 mod jpeg;
@@ -134,22 +137,26 @@ impl Canvas {
 }
 
 /// A decoder with its buffers, one per thread.
-#[derive(Default)]
 pub(crate) struct Decoder {
+    level: Level,
     jpeg: jpeg::Jpeg,
     canvas: Canvas,
 }
 
 impl Decoder {
     pub(crate) fn new() -> Self {
-        Self::default()
+        Self::with_level(Level::best())
+    }
+
+    pub(crate) fn with_level(level: Level) -> Self {
+        Self { level, jpeg: jpeg::Jpeg::default(), canvas: Canvas::default() }
     }
 
     /// As [`decode`]; the pixels stay until the next call.
     pub(crate) fn decode(&mut self, bytes: &[u8]) -> Result<&Canvas, DecodeError> {
         let format = format(bytes)?;
         if format == ImageFormat::Jpeg {
-            match self.jpeg.decode(bytes, &mut self.canvas) {
+            match self.jpeg.decode(self.level, bytes, &mut self.canvas) {
                 Ok(()) => return Ok(&self.canvas),
                 Err(error @ DecodeError::TooLarge { .. }) => return Err(error),
                 Err(_) if !bytes.windows(2).rev().any(|pair| pair == END_OF_IMAGE) => {

@@ -5,6 +5,7 @@
 //! additions, and the order of sums is part of the code, so all give the same bytes.
 #![allow(unsafe_code)]
 
+mod dot;
 mod registers;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -13,6 +14,7 @@ use std::marker::PhantomData;
 
 use bytemuck::Pod;
 
+pub(crate) use dot::Dot;
 use registers::Plain;
 pub(crate) use registers::{LANES, Numbers, Registers, WORDS, Words};
 
@@ -81,7 +83,7 @@ impl Level {
         #[cfg(target_arch = "x86_64")]
         {
             use std::is_x86_feature_detected as has;
-            let avx2 = has!("avx2");
+            let avx2 = has!("avx2") && has!("bmi1") && has!("bmi2");
             let avx512 = avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
             let vector = [(avx2, Kind::Avx2), (avx512, Kind::Avx512)];
             plain.chain(vector.into_iter().filter(|(there, _)| *there).map(|(_, kind)| Self(kind)))

@@ -1,9 +1,11 @@
-//! JPEGs by libjpeg-turbo, whose pixels are those of Pillow.
+//! JPEGs by libjpeg-turbo, whose pixels are those of Pillow, and usual ones by ourselves with the same pixels.
 
 use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat};
 
 use super::Canvas;
+use super::baseline::Baseline;
 use crate::error::DecodeError;
+use crate::simd::Level;
 
 pub(super) const NAME: &str = "libjpeg-turbo-3";
 
@@ -22,9 +24,10 @@ const HARMLESS: [&str; 7] = [
     "Invalid ICC",
 ];
 
-/// A decompressor, made when the first JPEG comes.
+/// Our own decoder for usual JPEGs, and a decompressor that is made when the first other one comes.
 #[derive(Default)]
 pub(super) struct Jpeg {
+    baseline: Baseline,
     decompressor: Option<Decompressor>,
 }
 
@@ -54,7 +57,11 @@ impl Jpeg {
         sides(&self.decompressor()?.read_header(bytes).map_err(|e| broken(&e))?)
     }
 
-    pub(super) fn decode(&mut self, bytes: &[u8], canvas: &mut Canvas) -> Result<(), DecodeError> {
+    pub(super) fn decode(&mut self, level: Level, bytes: &[u8], canvas: &mut Canvas) -> Result<(), DecodeError> {
+        if self.baseline.decode(level, bytes, canvas)? { Ok(()) } else { self.decompress(bytes, canvas) }
+    }
+
+    pub(super) fn decompress(&mut self, bytes: &[u8], canvas: &mut Canvas) -> Result<(), DecodeError> {
         let decompressor = self.decompressor()?;
         let header = decompressor.read_header(bytes).map_err(|e| broken(&e))?;
         let (width, height) = sides(&header)?;

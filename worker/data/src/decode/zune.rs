@@ -7,6 +7,7 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::Canvas;
 use crate::error::DecodeError;
+use crate::simd::Level;
 
 pub(super) const NAME: &str = "zune-jpeg-0.5";
 
@@ -37,7 +38,7 @@ impl Jpeg {
         begun(bytes).map(|(_, width, height)| (width, height))
     }
 
-    pub(super) fn decode(&mut self, bytes: &[u8], canvas: &mut Canvas) -> Result<(), DecodeError> {
+    pub(super) fn decode(&mut self, _: Level, bytes: &[u8], canvas: &mut Canvas) -> Result<(), DecodeError> {
         let (mut decoder, width, height) = begun(bytes)?;
         let pixels = canvas.take(width, height)?;
         if decoder.input_colorspace().is_some_and(|c| matches!(c, ColorSpace::CMYK | ColorSpace::YCCK)) {

@@ -2,6 +2,8 @@
 
 use std::array::from_fn;
 
+use super::dot::Dot;
+
 /// 16-bit integers of a [`Words`].
 pub(crate) const WORDS: usize = 32;
 /// float32 numbers of a [`Numbers`].
@@ -9,7 +11,7 @@ pub(crate) const LANES: usize = 16;
 
 /// A kind of registers.
 pub(crate) trait Registers {
-    type Words: Words;
+    type Words: Dot;
     type Numbers: Numbers;
 }
 

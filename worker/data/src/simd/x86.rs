@@ -7,12 +7,12 @@ use bytemuck::Pod;
 use super::registers::{LANES, Numbers, Registers, WORDS, Words};
 use super::{Kernel, LINE, Past};
 
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,bmi1,bmi2")]
 pub(super) fn avx2(kernel: impl Kernel, past: &Past) {
     kernel.run::<Avx2>(past);
 }
 
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn avx512(kernel: impl Kernel, past: &Past) {
     kernel.run::<Avx512>(past);
 }
@@ -121,7 +121,7 @@ impl Words for __m512i {
 
 /// The quarters of four registers, dealt to four: the first ones to the first.
 #[inline(always)]
-fn quarters_dealt([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+pub(super) fn quarters_dealt([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
     // SAFETY: as above.
     unsafe {
         let (low, high) = (_mm512_shuffle_i64x2::<0x44>(a, b), _mm512_shuffle_i64x2::<0xee>(a, b));
@@ -160,7 +160,7 @@ impl Numbers for __m512 {
 
 /// Two registers of 32 bytes.
 #[derive(Clone, Copy)]
-pub(super) struct Two<T>(T, T);
+pub(super) struct Two<T>(pub(super) T, pub(super) T);
 
 pub(super) struct Avx2;
 
