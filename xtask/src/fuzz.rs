@@ -13,10 +13,11 @@ struct Target {
     samples: &'static [&'static str],
 }
 
-const TARGETS: [Target; 9] = [
+const TARGETS: [Target; 10] = [
     Target { name: "coco", samples: &["tests/fuzz/samples/coco"] },
     Target { name: "image", samples: &["tests/fixtures/formats", "tests/fuzz/samples/image"] },
     Target { name: "job", samples: &["deploy/jobs"] },
+    Target { name: "jpeg", samples: &["tests/fixtures/formats", "tests/fuzz/samples/jpeg"] },
     Target { name: "manifest", samples: &["tests/fuzz/samples/manifest"] },
     Target { name: "map", samples: &["tests/fuzz/samples/map"] },
     Target { name: "messages", samples: &[] },
@@ -41,7 +42,7 @@ const LIMITS: [&str; 2] = ["-rss_limit_mb=2048", "-timeout=60"];
 /// Which, and for how long.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Some of coco, image, job, manifest, map, messages, parquet, set, tar; without any, all.
+    /// Some of coco, image, job, jpeg, manifest, map, messages, parquet, set, tar; without any, all.
     targets: Vec<String>,
     /// Seconds for each.
     #[arg(long, default_value_t = 60)]

@@ -21,6 +21,10 @@ mod jpeg;
 #[path = "decode/zune.rs"]
 mod jpeg;
 
+#[cfg(feature = "turbojpeg")]
+#[doc(hidden)]
+pub use jpeg::jpeg_decoders_agree;
+
 /// The JPEG decoder of this build. Another one gives other pixels, so label maps name it.
 pub const DECODER: &str = jpeg::NAME;
 

@@ -34,6 +34,9 @@ mod truth;
 
 pub use batch::{Batch, probe};
 pub use dataset::{Dataset, StreamOptions};
+#[cfg(feature = "turbojpeg")]
+#[doc(hidden)]
+pub use decode::jpeg_decoders_agree;
 pub use decode::{DECODER, FILE_MAX, PIXELS_MAX, Picture, decode, dimensions};
 pub use disk::CacheOptions;
 pub use error::{CacheError, DataError, DecodeError};

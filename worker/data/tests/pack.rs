@@ -231,6 +231,31 @@ fn a_source_in_a_store_gives_the_same_bytes_as_a_local_one() {
 }
 
 #[test]
+fn a_tar_behind_a_server_is_listed_in_few_requests() {
+    let whole = Whole::packed();
+    let source = whole.folder.path().join("source.tar");
+    let mut tar = tar::Builder::new(fs::File::create(&source).unwrap());
+    let photos = fs::read_dir(whole.folder.path().join("photos/odd [~#%41]")).unwrap();
+    let mut photo = fs::read(photos.map(|entry| entry.unwrap().path()).min().unwrap()).unwrap();
+    let length = photo.len();
+    for number in 0..100_u8 {
+        // Longer than a gap that is read on a disk, and each another one.
+        photo.truncate(length);
+        photo.resize(100_000, number);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(photo.len() as u64);
+        tar.append_data(&mut header, format!("{number:03}.jpg"), &photo[..]).unwrap();
+    }
+    tar.into_inner().unwrap();
+    let server = Faulty::start(Behind::Folder(whole.folder.path().to_owned()), Faults::default()).unwrap();
+    let summary = pack(&options(&format!("{}/source.tar", server.url()), &whole.out("there")), &()).unwrap();
+    assert_eq!(summary.samples, 100);
+    // One for each image, and those of the listing.
+    let requests = server.ranges().len();
+    assert!((100..125).contains(&requests), "{requests} requests");
+}
+
+#[test]
 fn a_late_and_failing_server_of_files_gives_the_same_bytes() {
     let whole = Whole::packed();
     let root = whole.folder.path();

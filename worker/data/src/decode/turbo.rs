@@ -61,7 +61,7 @@ impl Jpeg {
         if self.baseline.decode(level, bytes, canvas)? { Ok(()) } else { self.decompress(bytes, canvas) }
     }
 
-    pub(super) fn decompress(&mut self, bytes: &[u8], canvas: &mut Canvas) -> Result<(), DecodeError> {
+    fn decompress(&mut self, bytes: &[u8], canvas: &mut Canvas) -> Result<(), DecodeError> {
         let decompressor = self.decompressor()?;
         let header = decompressor.read_header(bytes).map_err(|e| broken(&e))?;
         let (width, height) = sides(&header)?;
@@ -82,6 +82,23 @@ impl Jpeg {
         }
         Ok(())
     }
+}
+
+/// What our own decoder makes of a file, if it is a usual one, and what libjpeg-turbo makes of it: width and pixels.
+pub(super) fn both_ways(level: Level, bytes: &[u8]) -> [Option<(u32, Vec<u8>)>; 2] {
+    let pixels = |canvas: &Canvas| (canvas.width, canvas.pixels().to_vec());
+    let (mut jpeg, mut ours, mut theirs) = (Jpeg::default(), Canvas::default(), Canvas::default());
+    let usual = jpeg.baseline.decode(level, bytes, &mut ours).unwrap_or(false);
+    let whole = jpeg.decompress(bytes, &mut theirs).is_ok();
+    [usual.then(|| pixels(&ours)), whole.then(|| pixels(&theirs))]
+}
+
+/// Whether a file that our own decoder takes has libjpeg-turbo's pixels: for fuzzing.
+#[doc(hidden)]
+#[must_use]
+pub fn jpeg_decoders_agree(bytes: &[u8]) -> bool {
+    let [ours, theirs] = both_ways(Level::best(), bytes);
+    ours.is_none_or(|ours| Some(ours) == theirs)
 }
 
 /// Inks to light as Pillow does: inks are stored inverted, as Adobe's programs write them.

@@ -20,9 +20,11 @@ pub(super) const READS: usize = 128;
 /// First bytes of a scan, and of one that went on elsewhere: a tar's header and the small members behind it.
 const SCAN_LEAST: u64 = 8 << 10;
 /// A scan that goes straight on reads up to so much at a time.
-const SCAN_MOST: u64 = 1 << 20;
+const SCAN_MOST: u64 = 8 << 20;
 /// A gap that is no longer is read with what is around it: small images are quicker read than skipped.
 const NEAR: u64 = 32 << 10;
+/// The same in a store, where a request takes as long as some MiB: usual images are read through.
+const NEAR_REMOTE: u64 = 1 << 20;
 
 /// A store that is read from.
 #[derive(Debug)]
@@ -117,6 +119,14 @@ impl Place {
     pub(super) fn file_name(&self) -> String {
         let shown = self.shown();
         shown.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned()
+    }
+
+    /// The longest gap that is read and not skipped.
+    fn near(&self) -> u64 {
+        match self {
+            Self::Local(_) => NEAR,
+            Self::Remote(..) => NEAR_REMOTE,
+        }
     }
 
     /// Whether it is a folder. Of a store everything is one that has no ending of a file.
@@ -247,7 +257,7 @@ impl Window {
         let held = end.saturating_sub(at);
         if at < self.block_at || held == 0 || held < wanted.min(length - at) {
             let [least, most] = self.sizes;
-            let on = !self.block.is_empty() && (self.block_at..=end + NEAR).contains(&at);
+            let on = !self.block.is_empty() && (self.block_at..=end + self.file.place.near()).contains(&at);
             let size = if on { (2 * self.block.len() as u64).min(most) } else { least };
             let stop = at.saturating_add(size.max(wanted)).min(length);
             let stretch = Stretch { place: self.file.place.clone(), range: at..stop };

@@ -3,18 +3,8 @@
 use r2o_types::Keyed;
 use turbojpeg::{Compressor, Image, PixelFormat, Subsamp};
 
-use super::*;
-use crate::decode::jpeg::Jpeg;
-
-/// Both decoders' pixels: ours, if the picture is usual, and libjpeg-turbo's, if it decodes it.
-fn both(level: Level, bytes: &[u8]) -> [Option<(u32, Vec<u8>)>; 2] {
-    let pixels = |canvas: &Canvas| (canvas.width, canvas.pixels().to_vec());
-    let mut canvas = Canvas::default();
-    let ours = Baseline::default().decode(level, bytes, &mut canvas).unwrap_or(false).then(|| pixels(&canvas));
-    let mut canvas = Canvas::default();
-    let theirs = Jpeg::default().decompress(bytes, &mut canvas).is_ok().then(|| pixels(&canvas));
-    [ours, theirs]
-}
+use crate::decode::jpeg::both_ways;
+use crate::simd::Level;
 
 fn fixtures(folder: &str) -> Vec<Vec<u8>> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(folder);
@@ -45,7 +35,7 @@ fn photographs_have_the_pixels_of_libjpeg_turbo_on_every_processor() {
     let (photos, mut usual) = (fixtures("photos"), 0);
     for photo in &photos {
         for level in Level::all() {
-            let [ours, theirs] = both(level, photo);
+            let [ours, theirs] = both_ways(level, photo);
             usual += usize::from(ours.is_some());
             assert!(ours.is_none_or(|ours| Some(ours) == theirs), "{level:?}");
         }
@@ -60,7 +50,7 @@ fn pictures_of_all_samplings_sizes_and_qualities_have_the_pixels_of_libjpeg_turb
     let mut usual = 0;
     for number in 0..600 {
         let jpeg = made(&mut dice, if number % 10 == 0 { 700 } else { 70 });
-        let [ours, theirs] = both(Level::best(), &jpeg);
+        let [ours, theirs] = both_ways(Level::best(), &jpeg);
         usual += usize::from(ours.is_some());
         assert!(ours.is_none_or(|ours| Some(ours) == theirs), "picture {number}");
     }
@@ -71,7 +61,7 @@ fn pictures_of_all_samplings_sizes_and_qualities_have_the_pixels_of_libjpeg_turb
 fn unusual_pictures_are_left_to_others() {
     let usual = |name: &str| {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/formats").join(name);
-        let [ours, theirs] = both(Level::best(), &std::fs::read(path).unwrap());
+        let [ours, theirs] = both_ways(Level::best(), &std::fs::read(path).unwrap());
         assert!(ours.is_none() || ours == theirs, "{name}");
         ours.is_some()
     };
@@ -99,7 +89,7 @@ fn what_damage_leaves_is_decoded_alike_or_by_others() {
                 _ => jpeg[at] ^= 1 << dice.below(8),
             }
         }
-        let [ours, theirs] = both(Level::best(), &jpeg);
+        let [ours, theirs] = both_ways(Level::best(), &jpeg);
         usual += usize::from(ours.is_some());
         assert!(ours.is_none_or(|ours| Some(ours) == theirs), "damage {number}");
     }
