@@ -2,19 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "kit/output.rs"]
+mod output;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use output::printed;
+
 fn r2octl(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_r2octl")).args(args).output().unwrap()
-}
-
-#[track_caller]
-fn printed(output: &Output, code: i32) -> String {
-    let all = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{all}");
-    all
 }
 
 /// Some photographs of the fixtures in two classes, a broken one, an empty one and a copy.

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "kit/output.rs"]
+mod output;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use output::printed;
 use r2o_storage::checkpoint::{Manifest, TensorEntry, commit, write_object};
 use r2o_storage::history::{LaneRecord, StepRecord, append_segment};
 use r2o_storage::ledger::{Range, Segment, read_all, write_segment};
@@ -134,13 +138,6 @@ async fn checkpoint(store: &Store, step: u64) {
 fn r2octl(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_r2octl"));
     command.args(args).env("R2O_COORDINATOR", "http://127.0.0.1:1").output().unwrap()
-}
-
-#[track_caller]
-fn printed(output: &Output, code: i32) -> String {
-    let all = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{all}");
-    all
 }
 
 #[track_caller]

@@ -2,14 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "kit/output.rs"]
+mod output;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use r2o_test_s3::{Behind, Faults, Faulty};
+use output::printed;
+use r2o_test_stores::{Behind, Faults, Faulty};
 
 const PARTS: usize = 3;
 
@@ -17,13 +21,6 @@ fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_r2octl"));
     command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-}
-
-#[track_caller]
-fn printed(output: &Output, code: i32) -> String {
-    let all = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{all}");
-    all
 }
 
 /// A list of photographs, each with so much behind its end that three fill a shard of 1 MiB.

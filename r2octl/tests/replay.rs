@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "kit/output.rs"]
+mod output;
+
 use std::process::{Command, Output};
 
+use output::printed;
 use r2o_coordinator_core::{End, Fold, Record};
 use r2o_storage::history::{LaneRecord, StepRecord};
 use r2o_storage::journal::{Journal, trim};
@@ -95,13 +99,6 @@ fn story(place: &Place) -> Vec<Record> {
         saved(2, 8, 30),
         Record::JobEnded { job: "a".into(), outcome: End::Succeeded, unix_ms: at(31) },
     ]
-}
-
-#[track_caller]
-fn printed(output: &Output, code: i32) -> String {
-    let all = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{all}");
-    all
 }
 
 #[test]

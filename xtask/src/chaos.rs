@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     chaos.args(["--seed", &arguments.seed.to_string(), "--faults", &arguments.faults.to_string()]);
     chaos.args(&arguments.more).env("R2O_BIN_DIR", repo::programs("debug"));
     if let Some(program) = setup::s3_server() {
-        chaos.env(r2o_test_s3::PROGRAM, program);
+        chaos.env(r2o_test_stores::PROGRAM, program);
     }
     repo::run(&mut chaos)
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use r2o_test_s3::Server;
+use r2o_test_stores::{Azurite, Server};
 use rustix::process::{Signal, kill_process_group};
 
 use crate::{repo, setup};
@@ -50,8 +50,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         setup::libtorch()?;
     }
     // The process tests start programs of other packages, which cargo does not build for them.
-    let server = s3_server()?;
-    let prepared = |subcommand: &str| prepared(subcommand, all, server.as_ref());
+    let servers = Servers::start()?;
+    let prepared = |subcommand: &str| prepared(subcommand, all, &servers);
     let mut build = prepared("build");
     repo::run(build.args(&selection).args(["--bins", "--tests", "--examples", "--keep-going"]))?;
     let mut outcome = if has_nextest() {
@@ -68,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// A cargo command with the environment that tests see.
-fn prepared(subcommand: &str, all: bool, server: Option<&Server>) -> Command {
+fn prepared(subcommand: &str, all: bool, servers: &Servers) -> Command {
     let mut command = repo::cargo();
     command.arg(subcommand);
     if all {
@@ -78,29 +78,48 @@ fn prepared(subcommand: &str, all: bool, server: Option<&Server>) -> Command {
         command.env("R2O_PYTHON", python);
     }
     if let Some(program) = setup::s3_server() {
-        command.env(r2o_test_s3::PROGRAM, program);
+        command.env(r2o_test_stores::PROGRAM, program);
     }
     if let Some(tools) = setup::deploy_tools() {
         command.env("R2O_DEPLOY_TOOLS", tools);
     }
-    if let Some(server) = server {
-        command.env("R2O_TEST_S3_URL", server.url()).envs(server.environment());
+    if let Some(s3) = &servers.s3 {
+        command.env(S3_URL, s3.url()).envs(s3.environment());
+    }
+    if let Some(azure) = &servers.azure {
+        command.env(AZURE_URL, azure.url()).envs(azure.environment());
     }
     command
 }
 
-/// The S3 server that all tests share. `None`: `setup --s3` has not fetched one, or the environment names another.
-fn s3_server() -> Result<Option<Server>> {
-    let program = setup::s3_server().filter(|_| env::var_os("R2O_TEST_S3_URL").is_none());
-    let server = program.map(|program| Server::start(&program, Ipv4Addr::LOCALHOST)).transpose()?;
-    if let Some(group) = server.as_ref().map(Server::group) {
-        // An interrupted run leaves no server behind.
-        ctrlc::set_handler(move || {
-            let _ = kill_process_group(group, Signal::KILL);
-            std::process::exit(130);
-        })?;
+/// Empty prefixes of stores, for tests; where the environment names one, none is started.
+const S3_URL: &str = "R2O_TEST_S3_URL";
+const AZURE_URL: &str = "R2O_TEST_AZURE_URL";
+
+/// The stores that all tests share, those that were set up.
+struct Servers {
+    s3: Option<Server>,
+    azure: Option<Azurite>,
+}
+
+impl Servers {
+    fn start() -> Result<Self> {
+        let wanted = |url: &str| env::var_os(url).is_none();
+        let program = setup::s3_server().filter(|_| wanted(S3_URL));
+        let s3 = program.map(|program| Server::start(&program, Ipv4Addr::LOCALHOST)).transpose()?;
+        let azure = if wanted(AZURE_URL) { Azurite::start(&repo::root().join("tests/azure"))? } else { None };
+        let groups: Vec<_> = s3.iter().map(Server::group).chain(azure.iter().map(Azurite::group)).collect();
+        if !groups.is_empty() {
+            // An interrupted run leaves no server behind.
+            ctrlc::set_handler(move || {
+                for &group in &groups {
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
+                std::process::exit(130);
+            })?;
+        }
+        Ok(Self { s3, azure })
     }
-    Ok(server)
 }
 
 fn has_nextest() -> bool {

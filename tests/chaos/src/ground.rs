@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use r2o_storage::Store;
 use r2o_test_kit::{FleetOptions, NETWORK_NEEDS, Network};
-use r2o_test_s3::Server;
+use r2o_test_stores::Server;
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use tempfile::TempDir;
 
@@ -49,7 +49,7 @@ impl Ground {
             let disk = Disk::mount(&folder.path().join("disk"))?;
             return Ok(Ok((Self { server: None, disk, network: false, folder, environment: Vec::new() }, options)));
         }
-        let Some(program) = r2o_test_s3::program() else {
+        let Some(program) = r2o_test_stores::program() else {
             return Ok(Err("needs the S3 server that `cargo xtask setup --s3` fetches".to_owned()));
         };
         let Some(network) = Network::create()? else { return Ok(Err(NETWORK_NEEDS.to_owned())) };

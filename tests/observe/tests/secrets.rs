@@ -181,7 +181,7 @@ async fn metrics(fleet: &Guarded) -> Result<Vec<Said>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_a_run_puts_out_holds_a_secret() -> Result<()> {
-    let Some(s3) = r2o_test_s3::program() else {
+    let Some(s3) = r2o_test_stores::program() else {
         not_run("needs an S3 server: cargo xtask setup --s3");
         return Ok(());
     };

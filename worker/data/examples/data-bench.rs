@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use r2o_data::bench::{BenchOptions, BenchReport, bench, processor_seconds};
 use r2o_data::pack::{PackOptions, pack};
 use r2o_data::{Dataset, StreamOptions};
-use r2o_test_s3::{Behind, Faults, Faulty};
+use r2o_test_stores::{Behind, Faults, Faulty};
 use r2o_types::Prior;
 
 const NO_TIME: &str = "no processor time: is /proc there?";

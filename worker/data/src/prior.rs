@@ -55,7 +55,7 @@ impl PriorSource {
                 let mut labels = std::mem::take(&mut maps.room);
                 labels.resize((binding.size * binding.size) as usize, 0);
                 let read = maps.read(binding, stored, image, &mut labels);
-                nearest(&labels, binding.size, side, out);
+                nearest(&labels, [binding.size; 2], side, out);
                 maps.room = labels;
                 read?;
             }

@@ -306,18 +306,18 @@ impl Rows for &mut [i16] {
     }
 }
 
-/// A label map of another size: each pixel takes the label at its centre.
-pub(crate) fn nearest(labels: &[u8], from: u32, to: u32, out: &mut [u8]) {
-    if from == to {
+/// A label map of `width` x `height` pixels, squeezed to a square: each pixel takes the label at its centre.
+pub(crate) fn nearest(labels: &[u8], [width, height]: [u32; 2], side: u32, out: &mut [u8]) {
+    if [width, height] == [side, side] {
         out.copy_from_slice(labels);
         return;
     }
-    let at = |i: u32| ((2 * u64::from(i) + 1) * u64::from(from) / (2 * u64::from(to))) as usize;
-    for y in 0..to {
-        let row = &labels[at(y) * from as usize..][..from as usize];
-        let target = &mut out[(y * to) as usize..][..to as usize];
+    let at = |i: u32, from: u32| ((2 * u64::from(i) + 1) * u64::from(from) / (2 * u64::from(side))) as usize;
+    for y in 0..side {
+        let row = &labels[at(y, height) * width as usize..][..width as usize];
+        let target = &mut out[(y * side) as usize..][..side as usize];
         for (x, value) in target.iter_mut().enumerate() {
-            *value = row[at(x as u32)];
+            *value = row[at(x as u32, width)];
         }
     }
 }
@@ -344,11 +344,13 @@ mod tests {
     fn nearest_takes_centres() {
         let labels = [1, 2, 3, 4];
         let mut up = [0; 16];
-        nearest(&labels, 2, 4, &mut up);
+        nearest(&labels, [2, 2], 4, &mut up);
         assert_eq!(up, [1, 1, 2, 2, 1, 1, 2, 2, 3, 3, 4, 4, 3, 3, 4, 4]);
         let mut same = [0; 4];
-        nearest(&labels, 2, 2, &mut same);
+        nearest(&labels, [2, 2], 2, &mut same);
         assert_eq!(same, labels);
+        nearest(&[1, 2, 3, 4, 5, 6, 7, 8], [4, 2], 2, &mut same);
+        assert_eq!(same, [2, 4, 6, 8]);
     }
 
     #[test]

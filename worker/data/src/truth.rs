@@ -50,9 +50,9 @@ impl LabelMap {
             let reason = format!("it has {} x {} pixels, its image {width} x {height}", self.width, self.height);
             return Err(DecodeError::Broken(reason));
         }
-        let centre = |i: u32, from: u32| ((2 * u64::from(i) + 1) * u64::from(from) / (2 * u64::from(side))) as usize;
-        let row = |y: u32| &self.labels[centre(y, height) * width as usize..][..width as usize];
-        Ok((0..side).flat_map(|y| (0..side).map(move |x| row(y)[centre(x, width)])).collect())
+        let mut squeezed = vec![0; side as usize * side as usize];
+        nearest(&self.labels, [width, height], side, &mut squeezed);
+        Ok(squeezed)
     }
 }
 
@@ -108,7 +108,7 @@ impl Overlap {
     pub fn add(&mut self, truth: &[u8], masks: &[u8]) {
         let side = |labels: &[u8]| labels.len().isqrt() as u32;
         let mut laid = vec![0; truth.len()];
-        nearest(masks, side(masks), side(truth), &mut laid);
+        nearest(masks, [side(masks); 2], side(truth), &mut laid);
         let mut shared = vec![[0_u32; LABELS]; LABELS];
         let mut area = [0_u32; LABELS];
         for (&object, &mask) in truth.iter().zip(&laid).filter(|&(&object, _)| object != VOID) {

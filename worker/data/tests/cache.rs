@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use r2o_data::{CacheError, CacheOptions, DataError, Dataset, Loader, Put, StreamOptions};
-use r2o_test_s3::{Behind, Faults, Faulty};
+use r2o_test_stores::{Behind, Faults, Faulty};
 use r2o_types::Keyed;
 use streaming::{Set, child, digests, in_child, opened, started, wait_until};
 

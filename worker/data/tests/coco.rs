@@ -1,21 +1,21 @@
 //! Packing COCO's annotations with their images.
 #![allow(clippy::unwrap_used)]
 
+#[path = "kit/photos.rs"]
+mod photos;
+
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
+use photos::photographs;
 use r2o_data::inspect::inspect;
 use r2o_data::pack::{PackError, PackOptions, pack};
 use r2o_storage::shard::{read_set, read_shard};
 
 /// A photograph of the fixtures, and its size.
 fn photo(number: usize, to: &Path) -> (u32, u32) {
-    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/photos");
-    let mut photos: Vec<_> = fs::read_dir(all).unwrap().map(|e| e.unwrap().path()).collect();
-    photos.retain(|path| path.extension().is_some_and(|e| e == "jpg"));
-    photos.sort();
-    fs::copy(&photos[number], to).unwrap();
+    fs::copy(&photographs()[number], to).unwrap();
     r2o_data::dimensions(&fs::read(to).unwrap()).unwrap()
 }
 

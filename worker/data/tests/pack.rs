@@ -1,24 +1,24 @@
 //! Packing in parts, from and to stores, over what was left and what was damaged: always the same set.
 #![allow(clippy::unwrap_used)]
 
+#[path = "kit/photos.rs"]
+mod photos;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use photos::photographs;
 use r2o_data::inspect::inspect;
 use r2o_data::pack::{PackError, PackOptions, PackSummary, Part, merge, pack};
-use r2o_storage::Store;
-use r2o_test_s3::{Behind, Faults, Faulty};
+use r2o_test_stores::{Behind, Faults, Faulty};
 use tempfile::TempDir;
 
 /// Eighteen photographs in two classes, one that is no image, and three copies: one next to its original, two far away.
-fn photos(folder: &Path) -> PathBuf {
+fn source(folder: &Path) -> PathBuf {
     let source = folder.join("photos");
-    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/photos");
-    let mut names: Vec<_> = fs::read_dir(all).unwrap().map(|e| e.unwrap().path()).collect();
-    names.retain(|p| p.extension().is_some_and(|e| e == "jpg"));
-    names.sort();
+    let names = photographs();
     for (number, path) in names.iter().step_by(6).take(18).enumerate() {
         let class = source.join(if number % 2 == 0 { "even" } else { "odd [~#%41]" });
         fs::create_dir_all(&class).unwrap();
@@ -67,7 +67,7 @@ struct Whole {
 impl Whole {
     fn packed() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let source = photos(folder.path()).display().to_string();
+        let source = source(folder.path()).display().to_string();
         let out = folder.path().join("set").display().to_string();
         let summary = pack(&options(&source, &out), &()).unwrap();
         let objects = objects(&out);
@@ -193,12 +193,8 @@ fn packing_again_mends_what_is_damaged_and_nothing_else() {
     assert_eq!(objects(&whole.out), whole.objects);
 }
 
-/// A store that others share, with all that is in `folder`; `None`: there is no server for it.
-fn shared(folder: &Path) -> Option<(Store, String)> {
-    let Ok(url) = std::env::var("R2O_TEST_S3_URL") else {
-        println!("not run: packing from and to S3: needs an S3 server (R2O_TEST_S3_URL and AWS_*)");
-        return None;
-    };
+/// An empty prefix of a store that a test's environment names, filled with all that is in `folder`.
+fn filled(url: &str, folder: &Path) -> String {
     let url = format!("{url}/pack-{}", std::process::id());
     let store = r2o_storage::open(&url).unwrap();
     let local = r2o_storage::open(&folder.display().to_string()).unwrap();
@@ -207,16 +203,16 @@ fn shared(folder: &Path) -> Option<(Store, String)> {
             store.put(&key, local.get(&key).await.unwrap()).await.unwrap();
         }
     });
-    Some((store, url))
+    url
 }
 
-#[test]
-fn a_source_in_a_store_gives_the_same_bytes_as_a_local_one() {
+/// Sources in a store give the same bytes as local ones.
+fn same_from(store: &str) {
     let whole = Whole::packed();
     let root = whole.folder.path();
     let list = "photos/even/00 #0[~%20].jpg\tcat\n./photos/zz copy.jpg\n";
     fs::write(root.join("list.tsv"), list).unwrap();
-    let Some((_, url)) = shared(root) else { return };
+    let url = filled(store, root);
     for (number, source) in ["photos", "list.tsv", "set", "set/shard-000001.tar"].into_iter().enumerate() {
         let here = whole.out(&format!("here-{number}"));
         pack(&options(&root.join(source).display().to_string(), &here), &()).unwrap();
@@ -228,6 +224,28 @@ fn a_source_in_a_store_gives_the_same_bytes_as_a_local_one() {
     assert!(error.is_not_found() && error.to_string().contains("none.tar"), "{error}");
     let error = pack(&options(&format!("{url}/none"), &whole.out("none")), &()).unwrap_err();
     assert!(matches!(error, PackError::Empty { .. }), "{error}");
+    // A set there is checked and read as any other.
+    let report = block(inspect(&format!("{url}/there-0"))).unwrap();
+    assert!(report.bad.is_empty() && report.samples > 15, "{report:?}");
+}
+
+#[test]
+fn a_source_on_s3_gives_the_same_bytes_as_a_local_one() {
+    match std::env::var("R2O_TEST_S3_URL") {
+        Ok(store) => same_from(&store),
+        Err(_) => println!("not run: packing from and to S3: needs an S3 server (R2O_TEST_S3_URL and AWS_*)"),
+    }
+}
+
+#[test]
+fn a_source_on_azure_gives_the_same_bytes_as_a_local_one() {
+    match std::env::var("R2O_TEST_AZURE_URL") {
+        Ok(store) => same_from(&store),
+        Err(_) => println!(
+            "not run: packing from and to Azure: needs Node and `npm ci --prefix tests/azure` (or R2O_TEST_AZURE_URL and \
+             AZURE_*)"
+        ),
+    }
 }
 
 #[test]

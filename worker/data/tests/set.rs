@@ -1,11 +1,15 @@
 //! Packing, inspecting and loading real photographs, whole and damaged.
 #![allow(clippy::unwrap_used)]
 
+#[path = "kit/photos.rs"]
+mod photos;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use photos::photographs;
 use r2o_data::inspect::{InspectReport, inspect};
 use r2o_data::pack::{PackOptions, PackSummary, pack};
 use r2o_data::{Batch, DataError, Dataset, Loader, LoaderOptions, probe};
@@ -16,13 +20,9 @@ use tempfile::TempDir;
 const SLIC: Prior = Prior::Slic { segments: 30 };
 
 /// Twenty of the committed photographs, in two class folders.
-fn photos(folder: &Path) -> PathBuf {
+fn source(folder: &Path) -> PathBuf {
     let source = folder.join("photos");
-    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/photos");
-    let mut names: Vec<_> = fs::read_dir(all).unwrap().map(|e| e.unwrap().path()).collect();
-    names.retain(|p| p.extension().is_some_and(|e| e == "jpg"));
-    names.sort();
-    for (number, path) in names.into_iter().step_by(6).take(20).enumerate() {
+    for (number, path) in photographs().into_iter().step_by(6).take(20).enumerate() {
         let class = source.join(if number % 2 == 0 { "even" } else { "odd" });
         fs::create_dir_all(&class).unwrap();
         fs::copy(&path, class.join(path.file_name().unwrap())).unwrap();
@@ -50,7 +50,7 @@ struct Packed {
 
 fn packed() -> Packed {
     let folder = tempfile::tempdir().unwrap();
-    let source = photos(folder.path());
+    let source = source(folder.path());
     let out = folder.path().join("set");
     let summary = pack(&options(&source, &out), &()).unwrap();
     Packed { _folder: folder, source, out, summary }
@@ -130,7 +130,7 @@ fn another_source_does_not_overwrite_a_set() {
 #[test]
 fn what_cannot_be_trained_on_is_listed_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
-    let source = photos(folder.path());
+    let source = source(folder.path());
     let some = fs::read_dir(source.join("even")).unwrap().next().unwrap().unwrap().path();
     fs::write(source.join("zero.jpg"), []).unwrap();
     fs::write(source.join("text.png"), "hello").unwrap();

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use r2o_data::{LoaderStats, StreamOptions};
 use r2o_storage::ReadOptions;
-use r2o_test_s3::{Behind, Faults, Faulty};
+use r2o_test_stores::{Behind, Faults, Faulty};
 use streaming::{Set, child, digests, in_child, opened, started, wait_until};
 
 /// Bytes of a step's members, at most.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use r2o_test_s3::Server;
+use r2o_test_stores::Server;
 
 use super::measure::{self, Measure};
 use crate::{repo, setup};

@@ -37,7 +37,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("r2o-gpu-suite", Layer::Programs),
     ("r2o-gpu-suite", Layer::Outside),
     ("r2o-test-kit", Layer::Outside),
-    ("r2o-test-s3", Layer::Outside),
+    ("r2o-test-stores", Layer::Outside),
     ("r2o-fleet-bench", Layer::Outside),
     ("r2o-e2e", Layer::Outside),
     ("r2o-chaos", Layer::Outside),
@@ -62,9 +62,9 @@ const BESIDE: &[(&str, &str)] = &[
     ("r2o-e2e", "r2o-test-kit"),
     ("r2o-chaos", "r2o-test-kit"),
     ("r2o-observe", "r2o-test-kit"),
-    ("r2o-chaos", "r2o-test-s3"),
+    ("r2o-chaos", "r2o-test-stores"),
     ("r2o-test-deploy", "r2o-test-kit"),
-    ("xtask", "r2o-test-s3"),
+    ("xtask", "r2o-test-stores"),
     ("r2o-chaos", "r2o-e2e"),
 ];
 

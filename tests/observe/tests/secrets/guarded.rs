@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use r2o_observe::{Receiver, small_job};
 use r2o_test_kit::{Authority, Coordinator, Process, Signal, Worker, WorkerOptions, binary, free_port};
-use r2o_test_s3::Server;
+use r2o_test_stores::Server;
 use r2o_transport::ServerTlsFiles;
 use tempfile::TempDir;
 

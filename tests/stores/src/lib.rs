@@ -1,6 +1,7 @@
 //! Servers that data comes from in tests: SeaweedFS as an S3 server, which may be killed and started again (`cargo xtask setup
-//! --s3` fetches the program), and [`Faulty`], which is late and fails as it is told.
+//! --s3` fetches the program), [`Azurite`], and [`Faulty`], which is late and fails as it is told.
 
+mod azure;
 mod faulty;
 
 use std::{
@@ -18,6 +19,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
+pub use azure::Azurite;
 pub use faulty::{Behind, Faults, Faulty};
 
 /// Environment variable that names the server's program, for tests that start one of their own.
