@@ -1,6 +1,6 @@
 //! A parquet file's bytes as its reader wants them: in blocks, and of pages only those that fit into memory.
 
-use std::io::{self, Cursor};
+use std::io::{self, Cursor, Read};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -70,21 +70,37 @@ impl Length for Pages {
 }
 
 impl ChunkReader for Pages {
-    type T = Cursor<Bytes>;
+    type T = Header;
 
-    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        let header = self.0.get_read(start)?;
-        match unpacked(header.get_ref()) {
-            Some(0..=PAGE_MAX) => Ok(header),
-            Some(bytes) => {
-                Err(general(format!("its page at {start} is to have {bytes} bytes, at most {PAGE_MAX} may be")))
-            }
-            None => Err(general(format!("there is no page at {start}"))),
-        }
+    fn get_read(&self, start: u64) -> Result<Header, ParquetError> {
+        Ok(Header { start, bytes: self.0.get_read(start)? })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
         self.0.get_bytes(start, length)
+    }
+}
+
+/// A page's header, looked at when its first byte is read: the reader of pages also asks for what it then does not read.
+pub(super) struct Header {
+    start: u64,
+    bytes: Cursor<Bytes>,
+}
+
+impl Read for Header {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.bytes.position() == 0 {
+            let start = self.start;
+            match unpacked(self.bytes.get_ref()) {
+                Some(0..=PAGE_MAX) => {}
+                Some(bytes) => {
+                    let reason = format!("its page at {start} is to have {bytes} bytes, at most {PAGE_MAX} may be");
+                    return Err(io::Error::other(reason));
+                }
+                None => return Err(io::Error::other(format!("there is no page at {start}"))),
+            }
+        }
+        self.bytes.read(out)
     }
 }
 
@@ -146,8 +162,9 @@ mod tests {
         std::thread::scope(|scope| {
             let read = scope.spawn(|| {
                 let pages = Pages(Blocks::new(file, runtime.handle()));
-                assert!(pages.get_read(0).is_ok());
-                pages.get_read(small.len() as u64).unwrap_err().to_string()
+                let first_byte = |at| pages.get_read(at).unwrap().read(&mut [0]);
+                assert_eq!(first_byte(0).unwrap(), 1);
+                first_byte(small.len() as u64).unwrap_err().to_string()
             });
             let refused = read.join().unwrap();
             assert!(refused.contains("2147483647 bytes"), "{refused}");
