@@ -86,6 +86,8 @@ fn what_damage_leaves_is_decoded_alike_or_by_others() {
             match dice.below(8) {
                 0 => jpeg.truncate(at + 1),
                 1 => jpeg[at] = dice.below(256) as u8,
+                // A restart marker where there is none.
+                2 => drop(jpeg.splice(at..at, [0xff, 0xd0])),
                 _ => jpeg[at] ^= 1 << dice.below(8),
             }
         }
