@@ -15,7 +15,13 @@ use r2o_engine::golden::{self, GoldenArgs};
 const STEPS: i64 = 3;
 const TAU: f64 = 0.97;
 const LEARNING_RATE: f64 = 0.01;
+/// Of what one processor computes on both sides, and of what forward passes give on any.
 const TOLERANCE: f64 = 1e-4;
+/// Of recorded gradients and of what they move. Each step has an activation or two within a rounding of zero, and another
+/// processor's kernels round to its other side: then its gradient is there or not. Seen are 2.7e-3 with another maker's AVX-512
+/// and AVX2, 3.9e-3 with SSE4.1, and 8.3e-3 on another batch; what is wrong by a factor or a term is off by more than this. The
+/// living reference runs on the same processor and has no such leave.
+const RECORDED: f64 = 2e-2;
 const PROJECTIONS: usize = 4;
 const HEAD: usize = 8;
 
@@ -105,7 +111,7 @@ fn against_fixtures(backbone: &str) {
             for name in out.keys() {
                 assert!(expected.contains_key(name.as_str()), "the reference has no `{name}`");
             }
-            let mut worst = (0.0, String::new());
+            let (mut worst, mut forward) = ((0.0, String::new()), 0.0_f64);
             for (&name, wanted) in expected.iter().filter(|(name, _)| !["centres", "salt"].contains(name)) {
                 let found = out.get(name).unwrap_or_else(|| panic!("golden has no `{name}`"));
                 let error = match name {
@@ -115,7 +121,9 @@ fn against_fixtures(backbone: &str) {
                     }
                     "loss" | "q" | "z" => {
                         let wanted = wanted.floats();
-                        error(&found.floats(), &wanted, norm(wanted.iter().copied()))
+                        let error = error(&found.floats(), &wanted, norm(wanted.iter().copied()));
+                        forward = forward.max(error);
+                        error
                     }
                     _ => {
                         let (wanted, (beside, factor)) = (wanted.floats(), beside(name));
@@ -127,8 +135,9 @@ fn against_fixtures(backbone: &str) {
                     worst = (error, name.to_owned());
                 }
             }
-            println!("{backbone} K={k} step {step}: worst {} by {:.1e}", worst.1, worst.0);
-            assert!(worst.0 < TOLERANCE, "{backbone} K={k} step {step}: `{}` is off by {:.1e}", worst.1, worst.0);
+            println!("{backbone} K={k} step {step}: forward {forward:.1e}, worst {} by {:.1e}", worst.1, worst.0);
+            assert!(forward < TOLERANCE, "{backbone} K={k} step {step}: the forward passes are off by {forward:.1e}");
+            assert!(worst.0 < RECORDED, "{backbone} K={k} step {step}: `{}` is off by {:.1e}", worst.1, worst.0);
         });
     }
 }
@@ -193,6 +202,11 @@ fn against_python(backbone: &str, k: u32) {
 #[test]
 fn resnet18_agrees_with_the_living_reference() {
     against_python("resnet18", 16);
+}
+
+#[test]
+fn resnet18_with_many_clusters_agrees_with_the_living_reference() {
+    against_python("resnet18", 128);
 }
 
 #[test]
