@@ -1,4 +1,5 @@
-//! Measures SLIC and the loader: `data-bench slic`, `data-bench loader [PHOTOS [THREADS]]` and `data-bench stream`.
+//! Measures SLIC and the loader: `data-bench slic`, `data-bench loader [PHOTOS [THREADS]]` and `data-bench stream`; `data-bench
+//! decode PHOTOS` our JPEG decoder beside libjpeg-turbo.
 //! `data-bench set FOLDER` writes a set of 100,000 samples in 100 classes, one after another, in little room: for `r2octl data
 //! bench FOLDER --order`.
 //!
@@ -42,6 +43,8 @@ fn main() -> Result<()> {
             let threads = arguments.get(2).map_or(Ok(1), |text| text.parse()).context("THREADS is no number")?;
             loader(&photos, threads)?;
         }
+        #[cfg(feature = "turbojpeg")]
+        Some("decode") => decode(Path::new(arguments.get(1).context("usage: data-bench decode PHOTOS")?))?,
         Some("stream") => stream()?,
         Some("rate") => {
             let url = arguments.get(1).context("usage: data-bench rate URL")?;
@@ -110,6 +113,20 @@ fn loader(photos: &Path, threads: usize) -> Result<()> {
         for stage in report.stages {
             print(&format!("{name}-{}", stage.stage), stage.milliseconds_per_image, "ms/image");
         }
+    }
+    Ok(())
+}
+
+/// Milliseconds for one photograph: our own decoder and libjpeg-turbo, in turns.
+#[cfg(feature = "turbojpeg")]
+fn decode(photos: &Path) -> Result<()> {
+    let read = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read(entry?.path());
+    let files = std::fs::read_dir(photos)?.map(read).collect::<Result<Vec<_>, _>>()?;
+    for _ in 0..=ROUNDS {
+        let both = r2o_data::jpeg_decoders_seconds(&files).context(NO_TIME)?;
+        let [ours, theirs] = both.map(|all| 1e3 * all / files.len() as f64);
+        print("decode", ours, "ms/image");
+        print("decode-libjpeg-turbo", theirs, "ms/image");
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ mod jpeg;
 
 #[cfg(feature = "turbojpeg")]
 #[doc(hidden)]
-pub use jpeg::jpeg_decoders_agree;
+pub use jpeg::{jpeg_decoders_agree, jpeg_decoders_seconds};
 
 /// The JPEG decoder of this build. Another one gives other pixels, so label maps name it.
 pub const DECODER: &str = jpeg::NAME;

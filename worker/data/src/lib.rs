@@ -34,10 +34,10 @@ mod truth;
 
 pub use batch::{Batch, probe};
 pub use dataset::{Dataset, StreamOptions};
+pub use decode::{DECODER, FILE_MAX, PIXELS_MAX, Picture, decode, dimensions};
 #[cfg(feature = "turbojpeg")]
 #[doc(hidden)]
-pub use decode::jpeg_decoders_agree;
-pub use decode::{DECODER, FILE_MAX, PIXELS_MAX, Picture, decode, dimensions};
+pub use decode::{jpeg_decoders_agree, jpeg_decoders_seconds};
 pub use disk::CacheOptions;
 pub use error::{CacheError, DataError, DecodeError};
 #[doc(hidden)]

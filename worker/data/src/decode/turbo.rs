@@ -4,6 +4,7 @@ use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat};
 
 use super::Canvas;
 use super::baseline::Baseline;
+use crate::bench::processor_seconds;
 use crate::error::DecodeError;
 use crate::simd::Level;
 
@@ -99,6 +100,23 @@ pub(super) fn both_ways(level: Level, bytes: &[u8]) -> [Option<(u32, Vec<u8>)>; 
 pub fn jpeg_decoders_agree(bytes: &[u8]) -> bool {
     let [ours, theirs] = both_ways(Level::best(), bytes);
     ours.is_none_or(|ours| Some(ours) == theirs)
+}
+
+/// Seconds of processor time that our own decoder takes for some files, and that libjpeg-turbo takes for the same: for the
+/// benchmark. `None`: the system does not tell.
+#[doc(hidden)]
+#[must_use]
+pub fn jpeg_decoders_seconds(files: &[Vec<u8>]) -> Option<[f64; 2]> {
+    let (mut jpeg, mut canvas, level) = (Jpeg::default(), Canvas::default(), Level::best());
+    let start = processor_seconds()?;
+    for file in files {
+        let _usual_or_not = jpeg.baseline.decode(level, file, &mut canvas);
+    }
+    let between = processor_seconds()?;
+    for file in files {
+        let _whole_or_not = jpeg.decompress(file, &mut canvas);
+    }
+    Some([between - start, processor_seconds()? - between])
 }
 
 /// Inks to light as Pillow does: inks are stored inverted, as Adobe's programs write them.

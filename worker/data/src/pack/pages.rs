@@ -1,4 +1,5 @@
-//! A parquet file's bytes as its reader wants them: in blocks, and of pages only those that fit into memory.
+//! A parquet file's bytes as its reader wants them: in blocks, and of pages only those that fit into memory. What is hostile can
+//! still say 2 GiB, the format's limit: the reader takes the last of sizes that a header repeats, and here the first is looked at.
 
 use std::io::{self, Cursor, Read};
 use std::sync::{Mutex, PoisonError};
