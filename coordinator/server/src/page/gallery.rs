@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::extract::{Path, State};
@@ -22,6 +23,8 @@ use crate::board::Entry;
 const EPOCHS_SHOWN: usize = 8;
 /// Images that are shown.
 const IMAGES_SHOWN: usize = 12;
+/// How long a picture is kept that is no longer shown: a page may be on its way that names it.
+const KEPT: Duration = Duration::from_secs(60);
 
 /// The pictures of a job, by the hash of what they are.
 #[derive(Debug, Default)]
@@ -31,7 +34,9 @@ pub(super) struct Gallery {
     /// How well the prior's regions fit objects.
     prior_overlap: Option<f64>,
     rows: Vec<Row>,
-    pictures: BTreeMap<String, Vec<u8>>,
+    pictures: BTreeMap<String, Arc<[u8]>>,
+    /// Pictures of galleries before this one, and since when they are not shown.
+    left: BTreeMap<String, (Instant, Arc<[u8]>)>,
     /// Why there is none.
     damage: Option<String>,
 }
@@ -56,8 +61,20 @@ struct Row {
 impl Gallery {
     fn add(&mut self, png: Vec<u8>) -> String {
         let name = blake3::hash(&png).to_hex()[..24].to_owned();
-        self.pictures.insert(name.clone(), png);
+        self.pictures.insert(name.clone(), png.into());
         name
+    }
+
+    /// Takes over what was shown before, for as long as a page may still ask for it.
+    fn follow(&mut self, before: &Self, now: Instant) {
+        let kept = before.left.iter().filter(|(_, (since, _))| now.duration_since(*since) < KEPT);
+        let shown = before.pictures.iter().map(|(name, png)| (name.clone(), (now, Arc::clone(png))));
+        self.left = kept.map(|(name, left)| (name.clone(), left.clone())).chain(shown).collect();
+    }
+
+    fn picture(&self, name: &str) -> Option<&[u8]> {
+        let left = || self.left.get(name).map(|(_, png)| png);
+        self.pictures.get(name).or_else(left).map(|png| &**png)
     }
 }
 
@@ -75,19 +92,25 @@ async fn look(store: &Store, before: Option<Arc<Gallery>>) -> Arc<Gallery> {
     let shown = match gallery::epochs(store).await {
         Ok(epochs) => choose(&epochs),
         // What was there a moment ago is better than nothing.
-        Err(error) => return before.unwrap_or_else(|| damaged(&error.to_string())),
+        Err(error) => return before.unwrap_or_else(|| Arc::new(damaged(&error.to_string()))),
     };
-    match before {
-        Some(before) if before.shown == shown => before,
-        _ => read(store, shown).await.unwrap_or_else(|error| damaged(&error)),
+    if let Some(before) = &before
+        && before.shown == shown
+    {
+        return Arc::clone(before);
     }
+    let mut gallery = read(store, shown).await.unwrap_or_else(|error| damaged(&error));
+    if let Some(before) = before {
+        gallery.follow(&before, Instant::now());
+    }
+    Arc::new(gallery)
 }
 
-fn damaged(reason: &str) -> Arc<Gallery> {
-    Arc::new(Gallery { damage: Some(reason.to_owned()), ..Gallery::default() })
+fn damaged(reason: &str) -> Gallery {
+    Gallery { damage: Some(reason.to_owned()), ..Gallery::default() }
 }
 
-async fn read(store: &Store, shown: Vec<u64>) -> Result<Arc<Gallery>, String> {
+async fn read(store: &Store, shown: Vec<u64>) -> Result<Gallery, String> {
     let mut pages = Vec::new();
     for epoch in &shown {
         let mut page = gallery::read(store, *epoch).await.map_err(|error: GalleryError| error.to_string())?;
@@ -104,7 +127,7 @@ async fn read(store: &Store, shown: Vec<u64>) -> Result<Arc<Gallery>, String> {
         let raw = gallery.add(tiles.raw);
         gallery.rows.push(Row { key: tiles.key, raw, prior, masks });
     }
-    Ok(Arc::new(gallery))
+    Ok(gallery)
 }
 
 async fn of(page: &Page, entry: &Entry) -> Arc<Gallery> {
@@ -166,11 +189,11 @@ pub(super) async fn picture(
 ) -> Result<Response, Missing> {
     let entry = page.entry(&name, &visitor)?;
     let gallery = of(&page, &entry).await;
-    Ok(match gallery.pictures.get(&picture) {
+    Ok(match gallery.picture(&picture) {
         Some(png) => {
             let said =
                 [(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "private, max-age=31536000, immutable")];
-            (said, png.clone()).into_response()
+            (said, png.to_vec()).into_response()
         }
         None => StatusCode::NOT_FOUND.into_response(),
     })
@@ -178,6 +201,8 @@ pub(super) async fn picture(
 
 #[cfg(test)]
 mod tests {
+    use r2o_storage::gallery::{Base64, GalleryImage};
+
     use super::*;
 
     #[test]
@@ -186,5 +211,55 @@ mod tests {
         let many: Vec<u64> = (0..=300).collect();
         let shown = choose(&many);
         assert_eq!((shown.len(), shown[0], shown[EPOCHS_SHOWN - 1]), (EPOCHS_SHOWN, 0, 300));
+    }
+
+    /// A grey picture of 4 x 4.
+    fn grey(levels: [u8; 16]) -> Base64 {
+        let mut out = Vec::new();
+        let mut encoder = png::Encoder::new(&mut out, 4, 4);
+        encoder.set_color(png::ColorType::Grayscale);
+        encoder.write_header().unwrap().write_image_data(&levels).unwrap();
+        Base64(out)
+    }
+
+    async fn write(store: &Store, epoch: u64) {
+        let mask = grey(std::array::from_fn(|i| u8::from(i as u64 > epoch)));
+        let raw = if epoch == 0 { grey([7; 16]) } else { Base64::default() };
+        let image = GalleryImage { mask_png: mask, raw_png: raw, ..GalleryImage::default() };
+        let page = GalleryPage { epoch, images: vec![image], ..GalleryPage::default() };
+        gallery::write_page(store, &page).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_page_on_its_way_finds_the_pictures_it_names_though_others_are_shown_by_now() {
+        let store = r2o_storage::open("memory:///").unwrap();
+        for epoch in 0..8 {
+            write(&store, epoch).await;
+        }
+        let sent = look(&store, None).await;
+        write(&store, 8).await;
+        let newer = look(&store, Some(Arc::clone(&sent))).await;
+        assert!(sent.pictures.keys().any(|name| !newer.pictures.contains_key(name)), "another choice of epochs");
+        for (name, png) in &sent.pictures {
+            assert!(newer.picture(name) == Some(&**png), "{name}");
+        }
+        store.put("gallery/000009.json", "no page").await.unwrap();
+        let damaged = look(&store, Some(newer)).await;
+        assert!(damaged.damage.is_some());
+        assert!(sent.pictures.keys().all(|name| damaged.picture(name).is_some()));
+    }
+
+    #[test]
+    fn what_is_no_longer_shown_is_forgotten_after_a_while() {
+        let now = Instant::now();
+        let mut first = Gallery::default();
+        let name = first.add(vec![1]);
+        let mut second = Gallery::default();
+        second.follow(&first, now);
+        let mut third = Gallery::default();
+        third.follow(&second, now + KEPT / 2);
+        assert_eq!(third.picture(&name), Some(&[1][..]));
+        third.follow(&second, now + KEPT);
+        assert_eq!(third.picture(&name), None);
     }
 }
