@@ -3,8 +3,8 @@
 use std::env;
 use std::path::PathBuf;
 
-const SOURCES: [&str; 7] =
-    ["tensor.cpp", "update.cpp", "kmeans.cpp", "allocator.cpp", "fan_out.cpp", "transfer.cpp", "mark.cpp"];
+const SOURCES: [&str; 8] =
+    ["tensor.cpp", "update.cpp", "kmeans.cpp", "sums.cpp", "allocator.cpp", "fan_out.cpp", "transfer.cpp", "mark.cpp"];
 
 fn main() {
     println!("cargo:rerun-if-changed=cpp");
@@ -24,6 +24,8 @@ fn main() {
         .include(libtorch.join("include"))
         .include(libtorch.join("include/torch/csrc/api/include"))
         .files(SOURCES.iter().map(|name| format!("cpp/{name}")))
+        // Nobody calls what sums.cpp does before `main`.
+        .link_lib_modifier("+whole-archive")
         .compile("r2o_aten");
 
     let lib = libtorch.join("lib");

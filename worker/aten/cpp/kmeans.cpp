@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 #include <numeric>
 
@@ -24,10 +23,6 @@ using r2o::guarded;
 #endif
 
 namespace {
-
-// MKL adds in one order whatever the number of threads and wherever its operands lie, if it is asked to before its first call. On
-// AMD's processors it does not do so unasked. All products of the process follow, also those of heads; what a user has set stays.
-__attribute__((constructor)) void ask_for_one_order_of_sums() { setenv("MKL_CBWR", "AUTO,STRICT", 0); }
 
 // Points of a task. Sums are cut into these whatever the number of threads.
 constexpr int64_t kBlock = 512;
