@@ -155,20 +155,12 @@ pub fn bench(dataset: Dataset, options: &BenchOptions) -> Result<BenchReport, Da
     let (dataset, threads) = (Arc::new(dataset), options.threads.max(1));
     let begun = Instant::now();
     let mut loader = Loader::start(LoaderOptions {
-        dataset: Arc::clone(&dataset),
-        seed: 0,
         image_size: options.image_size,
         prior,
-        lanes: vec![0],
-        total_lanes: 1,
         samples_per_lane: BATCH.min(u32::try_from(dataset.samples()).unwrap_or(BATCH)).max(1),
-        window_chunks: 16,
-        first_step: 0,
         threads,
-        prefetch_steps: 1,
-        audit: false,
         dtype: options.dtype,
-        memory: None,
+        ..LoaderOptions::new(Arc::clone(&dataset))
     })?;
     let stats = loader.stats();
     loader.next()?;

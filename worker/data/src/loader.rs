@@ -53,6 +53,28 @@ pub struct LoaderOptions {
     pub memory: Option<Arc<dyn Memory>>,
 }
 
+impl LoaderOptions {
+    /// One image a step of one lane, on one thread: what a caller does not change.
+    pub fn new(dataset: Arc<Dataset>) -> Self {
+        Self {
+            dataset,
+            seed: 0,
+            image_size: 224,
+            prior: Prior::None {},
+            lanes: vec![0],
+            total_lanes: 1,
+            samples_per_lane: 1,
+            window_chunks: 16,
+            first_step: 0,
+            threads: 1,
+            prefetch_steps: 1,
+            audit: false,
+            dtype: Dtype::Float32,
+            memory: None,
+        }
+    }
+}
+
 /// A running loader. Dropping it ends its threads.
 #[derive(Debug)]
 pub struct Loader {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use r2o_data::pack::{PackOptions, pack};
 use r2o_data::{Batch, DataError, Dataset, DecodeError, Loader, LoaderOptions, Skip, decode, dimensions};
-use r2o_types::{Dtype, Prior};
+use r2o_types::Prior;
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -170,7 +170,6 @@ fn load(out: &Path, lanes: &[u32], steps: usize) -> (Result<Vec<Batch>, DataErro
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let dataset = Arc::new(runtime.block_on(Dataset::open(&out.display().to_string())).unwrap());
     let mut loader = Loader::start(LoaderOptions {
-        dataset,
         seed: 7,
         image_size: 64,
         prior: SLIC,
@@ -178,12 +177,9 @@ fn load(out: &Path, lanes: &[u32], steps: usize) -> (Result<Vec<Batch>, DataErro
         total_lanes: 2,
         samples_per_lane: 12,
         window_chunks: 4,
-        first_step: 0,
         threads: 2,
-        prefetch_steps: 1,
         audit: true,
-        dtype: Dtype::Float32,
-        memory: None,
+        ..LoaderOptions::new(dataset)
     })
     .unwrap();
     let stats = loader.stats();

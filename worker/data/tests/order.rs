@@ -7,7 +7,7 @@ mod synthetic;
 use std::sync::Arc;
 
 use r2o_data::{Batch, Dataset, Loader, LoaderOptions};
-use r2o_types::{Dtype, EpochPlan, Keyed, Prior, deal_lanes, sample_digest};
+use r2o_types::{EpochPlan, Keyed, deal_lanes, sample_digest};
 
 const SAMPLES: u32 = 100_000;
 const LANES: u32 = 128;
@@ -33,20 +33,16 @@ fn dataset() -> (tempfile::TempDir, Arc<Dataset>) {
 
 fn loader(dataset: &Arc<Dataset>, lanes: &[u32], first_step: u64) -> Loader {
     Loader::start(LoaderOptions {
-        dataset: Arc::clone(dataset),
         seed: SEED,
         image_size: 32,
-        prior: Prior::None {},
         lanes: lanes.to_vec(),
         total_lanes: LANES,
         samples_per_lane: PER_LANE,
         window_chunks: WINDOW,
         first_step,
         threads: 2,
-        prefetch_steps: 1,
         audit: true,
-        dtype: Dtype::Float32,
-        memory: None,
+        ..LoaderOptions::new(Arc::clone(dataset))
     })
     .unwrap()
 }

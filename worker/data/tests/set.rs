@@ -75,7 +75,6 @@ fn look(out: &Path) -> InspectReport {
 
 fn loading(dataset: &Arc<Dataset>, lanes: &[u32], first_step: u64) -> LoaderOptions {
     LoaderOptions {
-        dataset: Arc::clone(dataset),
         seed: 7,
         image_size: 32,
         prior: SLIC,
@@ -87,8 +86,7 @@ fn loading(dataset: &Arc<Dataset>, lanes: &[u32], first_step: u64) -> LoaderOpti
         threads: 2,
         prefetch_steps: 2,
         audit: true,
-        dtype: Dtype::Float32,
-        memory: None,
+        ..LoaderOptions::new(Arc::clone(dataset))
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use r2o_data::pack::{PackOptions, pack};
 use r2o_data::{Dataset, Loader, LoaderOptions};
-use r2o_types::{Dtype, Prior};
+use r2o_types::Prior;
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -17,20 +17,11 @@ const STEPS: u64 = 12;
 /// Blocks that are allocated in some steps of so many images each, once all buffers are there.
 fn blocks(dataset: &Arc<Dataset>, images: u32, prior: Prior) -> u64 {
     let mut loader = Loader::start(LoaderOptions {
-        dataset: Arc::clone(dataset),
-        seed: 0,
         image_size: 64,
         prior,
-        lanes: vec![0],
-        total_lanes: 1,
         samples_per_lane: images,
         window_chunks: 4,
-        first_step: 0,
-        threads: 1,
-        prefetch_steps: 1,
-        audit: false,
-        dtype: Dtype::Float32,
-        memory: None,
+        ..LoaderOptions::new(Arc::clone(dataset))
     })
     .unwrap();
     // The plan reaches farther ahead with each of the first steps.

@@ -8,7 +8,6 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use r2o_data::{Dataset, Loader, LoaderOptions, StreamOptions};
-use r2o_types::{Dtype, Prior};
 
 use crate::synthetic;
 
@@ -99,20 +98,16 @@ pub(crate) fn started(dataset: &Arc<Dataset>, first_step: u64) -> Loader {
 /// A loader of some of the lanes.
 pub(crate) fn of_lanes(dataset: &Arc<Dataset>, lanes: Vec<u32>, first_step: u64) -> Loader {
     Loader::start(LoaderOptions {
-        dataset: Arc::clone(dataset),
         seed: 5,
         image_size: 32,
-        prior: Prior::None {},
         lanes,
         total_lanes: LANES,
         samples_per_lane: PER_LANE,
         window_chunks: WINDOW,
         first_step,
         threads: 2,
-        prefetch_steps: 1,
         audit: true,
-        dtype: Dtype::Float32,
-        memory: None,
+        ..LoaderOptions::new(Arc::clone(dataset))
     })
     .unwrap()
 }
