@@ -405,6 +405,15 @@ mod tests {
     }
 
     #[test]
+    fn a_job_comes_back_with_the_same_bits() {
+        let mut job = job("a");
+        // One that a hasty reader of JSON gets wrong in the last bit: after a restart the weights would be others.
+        job.spec.optimizer.base_learning_rate = 0.010_897_687_145_305_217;
+        let submitted = Record::JobSubmitted { job: job.clone(), steps_per_epoch: 7, last_generation: 0, unix_ms: 5 };
+        assert_eq!(Fold::of(&journal(&[submitted])).unwrap().jobs()[0].job, *job);
+    }
+
+    #[test]
     fn an_unknown_record_is_named() {
         let error = Fold::of(&[(3, b"{\"kind\":\"future\"}".to_vec())]).unwrap_err();
         assert!(error.to_string().contains("journal record 3"), "{error}");

@@ -29,7 +29,9 @@ async fn records_read_back_exactly() {
     let store = open("memory:///").unwrap();
     let lane = LaneRecord { lane: 3, loss: f64::MIN_POSITIVE, sample_digest: u64::MAX, ..LaneRecord::default() };
     let timings = BTreeMap::from([("forward".to_owned(), 0.1 + 0.2)]);
-    let record = StepRecord { step: 4, loss: 1.0 / 3.0, timings, lanes: vec![lane], ..StepRecord::default() };
+    let learning_rate = 0.010_897_687_145_305_217; // one that a hasty reader of JSON gets wrong in the last bit
+    let record =
+        StepRecord { step: 4, loss: 1.0 / 3.0, learning_rate, timings, lanes: vec![lane], ..StepRecord::default() };
     let lost = StepRecord { step: 5, loss: f64::NAN, ..StepRecord::default() };
     append_segment(&store, 1, &[record.clone(), lost]).await.unwrap();
     let read = read_all(&store).await.unwrap();
