@@ -30,7 +30,7 @@ pub(crate) fn finish(table: &Table) -> String {
 
 /// A value that is only meaningful once the job has made a step.
 fn once<T: ToString>(p: &ProgressView, value: T) -> String {
-    if p.step == 0 { "-".into() } else { value.to_string() }
+    if p.k == 0 { "-".into() } else { value.to_string() }
 }
 
 fn of(part: u64, whole: u64) -> String {

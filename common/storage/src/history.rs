@@ -113,6 +113,19 @@ pub async fn append_segment(store: &Store, generation: u64, records: &[StepRecor
     Ok(())
 }
 
+/// One step as the latest generation that wrote it has it; `None` when it is not there.
+///
+/// # Errors
+/// [`HistoryError::Damaged`] names the segment and the line.
+pub async fn read_step(store: &Store, step: u64) -> Result<Option<StepRecord>, HistoryError> {
+    let segments = store.list(PREFIX).await?.into_iter().filter_map(|(key, _)| parse_key(key));
+    let latest =
+        segments.filter(|(first, ..)| *first <= step).max_by_key(|(first, generation, _)| (*generation, *first));
+    let Some(segment) = latest else { return Ok(None) };
+    let (_, _, records) = read_segment(store.clone(), segment).await?;
+    Ok(records.into_iter().find(|record| record.step == step))
+}
+
 /// All steps in order. Where generations overlap the later one counts: from the first step that it wrote, nothing of an
 /// earlier one remains, since those steps were rolled back.
 ///

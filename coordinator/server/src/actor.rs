@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::admit::Admitted;
-use crate::board::{Board, Entry};
+use crate::board::{Board, Entry, Past};
 use crate::clock::Clock;
 use crate::lead::Lead;
 use crate::metrics::Metrics;
@@ -215,17 +215,11 @@ impl Actor {
     }
 
     /// Shows a job that the core has just taken.
-    pub(crate) fn add_entry(
-        &mut self,
-        name: &str,
-        epochs: u64,
-        store: Store,
-        events: Vec<r2o_storage::run::EventRecord>,
-    ) -> Option<Arc<Entry>> {
+    pub(crate) fn add_entry(&mut self, name: &str, epochs: u64, store: Store, past: Past) -> Option<Arc<Entry>> {
         let view = self.core.job(name)?;
         let store = store.fenced(self.lead.fence());
         let ended = view.state.has_ended();
-        let entry = Entry::new(view.clone(), epochs, store.clone(), events, self.clock, &self.metrics);
+        let entry = Entry::new(view.clone(), epochs, store.clone(), past, self.clock, &self.metrics);
         self.board.insert(name, Arc::clone(&entry));
         if !ended {
             let recorder = Recorder::start(Arc::clone(&entry), store, self.flush);

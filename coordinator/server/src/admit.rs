@@ -2,7 +2,6 @@
 
 use r2o_coordinator_core::Resume;
 use r2o_storage::checkpoint::{self, CheckpointError};
-use r2o_storage::run::{self, EventRecord};
 use r2o_storage::{Store, open};
 use r2o_telemetry::chain;
 use r2o_types::{TrainJob, steps_per_epoch};
@@ -10,6 +9,7 @@ use serde_json::Value;
 use tonic::Status;
 use uuid::Uuid;
 
+use crate::board::Past;
 use crate::{dataset, limits};
 
 /// Fields that may change between two submissions of one run. Epochs may only grow.
@@ -53,7 +53,7 @@ pub(crate) struct Admitted {
     pub(crate) resume: Resume,
     pub(crate) store: Store,
     /// Of an earlier run of the same job.
-    pub(crate) events: Vec<EventRecord>,
+    pub(crate) past: Past,
     /// Checkpoints that were passed over.
     pub(crate) warnings: Vec<String>,
 }
@@ -88,9 +88,9 @@ pub(crate) async fn admit(job: TrainJob, store: Store) -> Result<Admitted, Refus
     probe(&store).await.map_err(|reason| invalid("spec.checkpoint.url", reason))?;
     let (resume, generation, warnings) = newest(&job, &store, steps_per_epoch).await?;
     let last_generation = generation.max(history_generation(&store).await?);
-    // Only for people: events that cannot be read stop nothing.
-    let events = run::read_events(&store).await.unwrap_or_default();
-    Ok(Admitted { job, steps_per_epoch, last_generation, resume, store, events, warnings })
+    let committed = if let Resume::Checkpoint(steps) = resume { steps } else { 0 };
+    let past = Past::read(&store, committed).await;
+    Ok(Admitted { job, steps_per_epoch, last_generation, resume, store, past, warnings })
 }
 
 /// Whether objects can be written there, read back and deleted.

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use r2o_coordinator_core::{CommittedStep, JobView, Millis, Reason};
 use r2o_proto::v1 as wire;
 use r2o_storage::Store;
-use r2o_storage::run::EventRecord;
+use r2o_storage::history::{self, StepRecord};
+use r2o_storage::run::{self, EventRecord};
 
 use crate::clock::Clock;
 use crate::feed::Feed;
@@ -69,19 +70,54 @@ struct LastStep {
     seconds: f64,
 }
 
+impl From<StepRecord> for LastStep {
+    fn from(step: StepRecord) -> Self {
+        Self {
+            k: step.k,
+            tau: step.tau,
+            learning_rate: step.learning_rate,
+            loss: step.loss,
+            gradient_norm: step.gradient_norm,
+            valid_regions: step.valid_regions,
+            images: step.images,
+            seconds: step.seconds,
+        }
+    }
+}
+
+/// What an earlier coordinator, or an earlier run of the job, left to look at.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    events: Vec<EventRecord>,
+    last: Option<StepRecord>,
+}
+
+impl Past {
+    /// Of a job with so many committed steps. It is only for people: what cannot be read stops nothing.
+    pub(crate) async fn read(store: &Store, committed: u64) -> Self {
+        let events = run::read_events(store).await.unwrap_or_default();
+        let last = match committed.checked_sub(1) {
+            Some(step) => history::read_step(store, step).await.unwrap_or_default(),
+            None => None,
+        };
+        Self { events, last }
+    }
+}
+
 impl Entry {
     pub(crate) fn new(
         view: JobView,
         epochs: u64,
         store: Store,
-        earlier: Vec<EventRecord>,
+        past: Past,
         clock: Clock,
         metrics: &Metrics,
     ) -> Arc<Self> {
         let metrics = JobMetrics::new(metrics, &view, clock);
         let events = Feed::new(EVENTS_KEPT);
-        earlier.into_iter().for_each(|event| events.push(event));
-        let facts = Mutex::new(Facts { view, last: None, report: String::new(), waits_for: "", held_up: None });
+        past.events.into_iter().for_each(|event| events.push(event));
+        let last = past.last.map(LastStep::from);
+        let facts = Mutex::new(Facts { view, last, report: String::new(), waits_for: "", held_up: None });
         let (progress, logs) = (Feed::new(PROGRESS_KEPT), Feed::new(LOGS_KEPT));
         let keeping = tokio::sync::Mutex::default();
         Arc::new(Self { progress, events, logs, store, keeping, epochs, metrics, clock, facts })

@@ -19,6 +19,10 @@ async fn later_generations_have_the_last_word() {
     let mut expected: Vec<(u64, u64)> = (0..8).map(|s| (s, 1)).collect();
     expected.push((8, 10));
     assert_eq!(seen, expected, "what was rolled back is gone, and generations are compared as numbers");
+    for step in 0..12 {
+        let alone = read_step(&store, step).await.unwrap();
+        assert_eq!(alone.as_ref(), read.iter().find(|r| r.step == step), "step {step}");
+    }
     append_segment(&store, 10, &records(10, 8..11)).await.unwrap();
     assert_eq!(read_all(&store).await.unwrap().len(), 11);
     assert!(matches!(append_segment(&store, 1, &[]).await, Err(HistoryError::Empty)));

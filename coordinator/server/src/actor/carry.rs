@@ -10,6 +10,7 @@ use r2o_telemetry::otlp::place;
 use r2o_types::TrainJob;
 
 use super::{Actor, Lost};
+use crate::board::Past;
 use crate::checkpoints::{self, Commit};
 use crate::scribe::Purpose;
 use crate::wire;
@@ -188,8 +189,9 @@ impl Actor {
                 }
             };
             let commands = self.core.handle(self.clock.now(), Event::JobSubmitted(Box::new(new)));
-            let events = r2o_storage::run::read_events(&store).await.unwrap_or_default();
-            let entry = self.add_entry(&job.metadata.name, job.spec.epochs, store, events);
+            let committed = self.core.job(&job.metadata.name).map_or(0, |view| view.committed);
+            let past = Past::read(&store, committed).await;
+            let entry = self.add_entry(&job.metadata.name, job.spec.epochs, store, past);
             if let Some(entry) = entry.filter(|e| !e.view().state.has_ended()) {
                 entry.announce("CoordinatorRestarted", "the coordinator has restarted".to_owned(), false);
             }

@@ -76,7 +76,7 @@ impl Actor {
             format!("{} steps of {} an epoch", new.steps_per_epoch * new.job.spec.epochs, new.steps_per_epoch);
         let epochs = new.job.spec.epochs;
         let commands = self.core.handle(self.clock.now(), Event::JobSubmitted(Box::new(new)));
-        let answer = match self.add_entry(&name, epochs, admitted.store, admitted.events) {
+        let answer = match self.add_entry(&name, epochs, admitted.store, admitted.past) {
             Some(entry) => {
                 entry.announce("Submitted", message, false);
                 for warning in admitted.warnings {

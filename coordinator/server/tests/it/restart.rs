@@ -14,7 +14,7 @@ async fn a_running_job_resumes_from_its_checkpoint_under_a_new_generation() {
     submit(&handle, &place.job("done", 1)).await.unwrap();
     let mut worker = FakeWorker::join(&handle, "w").await;
     worker.work_until(|o| matches!(o, To::Release(_))).await;
-    until(&handle, "done", |p| p.state() == JobState::Succeeded).await;
+    let done = until(&handle, "done", |p| p.state() == JobState::Succeeded).await;
     submit(&handle, &place.job("a", 3)).await.unwrap();
     worker.work_until(|o| is_ticket(o, 6)).await;
     event(&handle, "a", "CheckpointCommitted").await;
@@ -22,7 +22,11 @@ async fn a_running_job_resumes_from_its_checkpoint_under_a_new_generation() {
     handle.shutdown().await;
 
     let handle = place.start().await;
-    assert_eq!(get(&handle, "done").await.state(), JobState::Succeeded);
+    let again = get(&handle, "done").await;
+    assert_eq!(again.state(), JobState::Succeeded);
+    let seen = |p: &Progress| (p.step, p.k, p.tau, p.learning_rate, p.loss, p.gradient_norm, p.valid_regions);
+    assert_eq!(seen(&again.progress.unwrap()), seen(&done), "what it came to is still shown");
+    assert!(done.k > 0);
     assert_eq!(get(&handle, "a").await.state(), JobState::Queued);
     let mut worker = FakeWorker::join(&handle, "w").await;
     worker.work_until(|o| matches!(o, To::Assignment(_))).await;
