@@ -50,6 +50,17 @@ pub enum Resume {
     },
 }
 
+impl Resume {
+    /// Committed steps, as far as they are known before the storage is asked.
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        match self {
+            Self::Checkpoint(steps) | Self::Ended { checkpoint: Some(steps), .. } => *steps,
+            Self::Fresh | Self::Locate | Self::Ended { checkpoint: None, .. } => 0,
+        }
+    }
+}
+
 /// What a worker says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerInfo {

@@ -88,8 +88,7 @@ pub(crate) async fn admit(job: TrainJob, store: Store) -> Result<Admitted, Refus
     probe(&store).await.map_err(|reason| invalid("spec.checkpoint.url", reason))?;
     let (resume, generation, warnings) = newest(&job, &store, steps_per_epoch).await?;
     let last_generation = generation.max(history_generation(&store).await?);
-    let committed = if let Resume::Checkpoint(steps) = resume { steps } else { 0 };
-    let past = Past::read(&store, committed).await;
+    let past = Past::read(&store, resume.committed()).await;
     Ok(Admitted { job, steps_per_epoch, last_generation, resume, store, past, warnings })
 }
 

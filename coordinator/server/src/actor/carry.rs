@@ -2,18 +2,22 @@
 
 use std::future::Future;
 
-use r2o_coordinator_core::{Command, CommittedStep, Event, Notice, Record, Session};
+use futures::{StreamExt, stream};
+use r2o_coordinator_core::{Command, CommittedStep, Event, NewJob, Notice, Record, Session};
 use r2o_proto::v1::coordinator_message::Kind;
 use r2o_proto::v1::{Prepare, Refused, Release, TakeCheckpoint};
+use r2o_storage::Store;
 use r2o_telemetry::TaskKind;
 use r2o_telemetry::otlp::place;
-use r2o_types::TrainJob;
 
 use super::{Actor, Lost};
 use crate::board::Past;
 use crate::checkpoints::{self, Commit};
 use crate::scribe::Purpose;
 use crate::wire;
+
+/// Jobs whose storage is read at one time when the coordinator starts.
+const READ_AT_ONCE: usize = 16;
 
 impl Actor {
     /// Does what the core decided, or keeps it until the journal has what it follows from.
@@ -176,27 +180,17 @@ impl Actor {
     }
 
     /// Takes over what the journal says.
-    pub(crate) async fn restore(&mut self, jobs: Vec<r2o_coordinator_core::NewJob>) -> Result<(), Lost> {
-        for new in jobs {
-            let job: TrainJob = new.job.clone();
-            let url = job.spec.checkpoint.url.clone().unwrap_or_default();
-            let (store, unusable) = match r2o_storage::open(&url) {
-                Ok(store) => (store, None),
-                // An empty folder in its place would start the job over: it fails instead, and says why.
-                Err(error) => {
-                    let place = self.state.child(&format!("jobs/{}", job.metadata.name));
-                    (place, Some(r2o_telemetry::chain(&error).to_string()))
-                }
-            };
+    pub(crate) async fn restore(&mut self, jobs: Vec<NewJob>) -> Result<(), Lost> {
+        let state = self.state.clone();
+        let found = stream::iter(jobs).map(|new| Restored::find(&state, new)).buffered(READ_AT_ONCE);
+        for Restored { new, store, unusable, past } in found.collect::<Vec<_>>().await {
+            let (job, epochs) = (new.job.metadata.name.clone(), new.job.spec.epochs);
             let commands = self.core.handle(self.clock.now(), Event::JobSubmitted(Box::new(new)));
-            let committed = self.core.job(&job.metadata.name).map_or(0, |view| view.committed);
-            let past = Past::read(&store, committed).await;
-            let entry = self.add_entry(&job.metadata.name, job.spec.epochs, store, past);
+            let entry = self.add_entry(&job, epochs, store, past);
             if let Some(entry) = entry.filter(|e| !e.view().state.has_ended()) {
                 entry.announce("CoordinatorRestarted", "the coordinator has restarted".to_owned(), false);
             }
             if let Some(reason) = unusable {
-                let job = job.metadata.name;
                 self.feed(Event::CheckpointsUnreadable { job, reason }).await?;
                 continue;
             }
@@ -205,5 +199,30 @@ impl Actor {
             }
         }
         Ok(())
+    }
+}
+
+/// A job of the journal, and what lies in its storage.
+struct Restored {
+    new: NewJob,
+    store: Store,
+    /// Why its own place cannot be opened.
+    unusable: Option<String>,
+    past: Past,
+}
+
+impl Restored {
+    async fn find(state: &Store, new: NewJob) -> Self {
+        let url = new.job.spec.checkpoint.url.as_deref().unwrap_or_default();
+        let (store, unusable) = match r2o_storage::open(url) {
+            Ok(store) => (store, None),
+            // An empty folder in its place would start the job over: it fails instead, and says why.
+            Err(error) => {
+                let place = state.child(&format!("jobs/{}", new.job.metadata.name));
+                (place, Some(r2o_telemetry::chain(&error).to_string()))
+            }
+        };
+        let past = Past::read(&store, new.resume.committed()).await;
+        Self { new, store, unusable, past }
     }
 }
