@@ -28,10 +28,11 @@ pub(crate) struct Arguments {
     /// Also fetch what the `cuda` feature is compiled and linked against (a 740 MB download); no GPU is needed.
     #[arg(long)]
     cuda: bool,
-    /// Also fetch an S3 server for the storage tests (a 48 MB download).
+    /// Also fetch an S3 server for the storage tests (a 48 MB download), as `cargo xtask test` does.
     #[arg(long)]
     s3: bool,
-    /// Also fetch Helm, linters and a collector for the tests of deploy/ and of traces (a 117 MB download).
+    /// Also fetch Helm, linters and a collector for the tests of deploy/ and of traces (a 117 MB download), as
+    /// `cargo xtask test` does.
     #[arg(long)]
     deploy: bool,
 }
@@ -54,12 +55,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The S3 server's program, when `setup --s3` fetched it.
+/// Fetches what tests use and is small. Where that fails, as without a network, they are listed as not run.
+pub(crate) fn for_tests() {
+    for (what, made) in [("the S3 server", s3::ensure()), ("Helm, linters and collector", deploy::ensure())] {
+        if let Err(error) = made {
+            eprintln!("without {what}, which cannot be fetched: {error:#}");
+        }
+    }
+}
+
+/// The S3 server's program, when it was fetched.
 pub(crate) fn s3_server() -> Option<PathBuf> {
     s3::existing()
 }
 
-/// The folder of Helm and linters, when `setup --deploy` made it.
+/// The folder of Helm and linters, when it was made.
 pub(crate) fn deploy_tools() -> Option<PathBuf> {
     deploy::existing()
 }

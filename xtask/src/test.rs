@@ -49,6 +49,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     } else {
         setup::libtorch()?;
     }
+    if arguments.package.is_empty() {
+        setup::for_tests();
+    }
     // The process tests start programs of other packages, which cargo does not build for them.
     let servers = Servers::start()?;
     let prepared = |subcommand: &str| prepared(subcommand, all, &servers);
